@@ -1,0 +1,1 @@
+"""What to run: the typed schema, the command line that reads recipes, and the recipes."""

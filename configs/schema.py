@@ -1,0 +1,300 @@
+"""What a run is: every setting, typed, frozen, and checked when it is built.
+
+Lengths are in tokens, widths in channels, batch sizes in windows (one window = `model.context`
+tokens), times in updates (steps) unless a field says otherwise. A recipe is a file beside this one
+whose `get_config()` returns a `Config`; a corpus recipe under corpora/ returns a `Corpus`.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong. The message is one sentence: what, where, what to do."""
+
+
+def require(condition: bool, sentence: str) -> None:
+    """Raise InputError(sentence) unless the condition holds."""
+    if not condition:
+        raise InputError(sentence)
+
+
+class Derived(int):
+    """A number a config worked out from its other fields, and works out anew when they change.
+
+    `dataclasses.replace(model, width=512)` passes the fields that were given on as they are, while
+    the derived ones, recognised by this type, follow the new width.
+    """
+
+
+def _left_open(config: object, name: str) -> bool:
+    """Whether a field is still for the config to work out."""
+    value = getattr(config, name)
+    return value == 0 or isinstance(value, Derived)
+
+
+def _derive(config: object, **values: int) -> None:
+    """Give each field that was left open its value, while the config is being built."""
+    for name, value in values.items():
+        if _left_open(config, name):
+            object.__setattr__(config, name, Derived(value))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """The network: a decoder-only transformer, or the LSTM it is compared with."""
+
+    kind: Literal["transformer", "lstm"] = "transformer"
+    vocab: int  # token ids in use; the table itself is padded to a multiple of 128
+    context: int  # tokens in a window
+    layers: int
+    width: int
+    heads: int = 1
+    kv_heads: int = 0  # 0: as many as heads (multi-head); 1: multi-query; between: grouped-query
+    head_dim: int = 0  # 0: width / heads
+    ffn: Literal["gelu", "relu2", "swiglu"] = "gelu"
+    ffn_width: int = 0  # 0: 4 * width
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    norm_order: Literal["pre", "post"] = "pre"  # post: O = LN(X + Attn(X)), H = LN(O + FFN(O))
+    norm_epsilon: float = 1e-5
+    positions: Literal["learned", "rotary", "none"] = "learned"
+    rotary_base: float = 10_000.0
+    qk_norm: bool = False
+    logit_softcap: float = 0.0  # 0: off; else logits become cap * tanh(logits / cap)
+    windows: tuple[int, ...] = (0,)  # attention reach by layer, repeated over the layers; 0: full
+    bias: bool = True
+    tied: bool = True  # the embedding table is also the output head
+    dropout: float = 0.0
+    init_std: float = 0.02
+    residual_init: Literal["scaled", "zero"] = "scaled"  # what writes into the residual stream
+    scan: bool = False  # one compiled layer in a loop (short compile) or layers unrolled
+    remat: Literal["none", "full", "dots", "attention"] = "none"  # what the backward pass keeps
+    attention: Literal["auto", "xla", "xla_chunked", "cudnn", "splash"] = "auto"
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"  # parameters are always float32
+
+    @property
+    def padded_vocab(self) -> int:
+        """Rows of the embedding table: vocab rounded up to a multiple of 128."""
+        return -(-self.vocab // 128) * 128
+
+    def __post_init__(self) -> None:
+        for name in ("vocab", "context", "layers", "width", "heads"):
+            require(getattr(self, name) > 0, f"model.{name} must be positive")
+        if self.kind == "transformer":
+            self._fill_in()
+            self._check_transformer()
+        require(0 <= self.dropout < 1, f"model.dropout={self.dropout} must lie in [0, 1)")
+        require(self.init_std > 0, f"model.init_std={self.init_std} must be positive")
+        require(self.logit_softcap >= 0, "model.logit_softcap must be 0 (off) or positive")
+
+    def _fill_in(self) -> None:
+        """Replace the zeros that mean 'the usual' so that a resolved config says what ran."""
+        require(
+            self.width % self.heads == 0 or not _left_open(self, "head_dim"),
+            f"model.heads={self.heads} does not divide model.width={self.width}: "
+            "choose a divisor, or set model.head_dim",
+        )
+        _derive(
+            self,
+            kv_heads=self.heads,
+            head_dim=self.width // self.heads,
+            ffn_width=4 * self.width,
+        )
+
+    def _check_transformer(self) -> None:
+        for name in ("kv_heads", "head_dim", "ffn_width", "norm_epsilon", "rotary_base"):
+            require(getattr(self, name) > 0, f"model.{name} must be positive")
+        require(
+            self.heads % self.kv_heads == 0,
+            f"model.kv_heads={self.kv_heads} does not divide model.heads={self.heads}: "
+            "choose a divisor",
+        )
+        require(
+            self.positions != "rotary" or self.head_dim % 2 == 0,
+            f"model.head_dim={self.head_dim} is odd: rotary positions need an even one",
+        )
+        require(
+            len(self.windows) > 0 and min(self.windows) >= 0,
+            f"model.windows={self.windows} must hold at least one length, each 0 (full) or more",
+        )
+        require(
+            not self.scan or self.layers % len(self.windows) == 0,
+            f"model.layers={self.layers} is not a multiple of the {len(self.windows)} entries of "
+            "model.windows: add layers, or set model.scan=false",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Where windows come from and how documents are laid into them."""
+
+    path: str  # a token store made by data.build, or "synthetic" (random tokens, for timing)
+    packing: Literal["concat", "bestfit"] = "concat"
+    attend_across: bool = True  # may attention cross from one document into the one before it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """How many windows one update sees."""
+
+    size: int
+    microbatch: int = 0  # windows at once, gradients accumulated over the rest; 0: all at once
+    ramp: tuple[tuple[int, int], ...] = ()  # (until step, size) before the full size is reached
+
+    def __post_init__(self) -> None:
+        require(min(self.sizes()) > 0, "batch.size and the sizes in batch.ramp must be positive")
+        _derive(self, microbatch=min(self.sizes()))
+        require(self.microbatch > 0, "batch.microbatch must be positive, or 0 for all at once")
+        for size in self.sizes():
+            require(
+                size % self.microbatch == 0,
+                f"batch.microbatch={self.microbatch} does not divide the batch of {size} windows: "
+                "choose a divisor",
+            )
+        ends = [end for end, _ in self.ramp]
+        require(
+            all(a < b for a, b in zip([0, *ends], ends, strict=False)),
+            f"batch.ramp={self.ramp} must be (until step, size) pairs with rising steps",
+        )
+
+    def sizes(self) -> tuple[int, ...]:
+        """Every batch size the run uses, in order."""
+        return (*(size for _, size in self.ramp), self.size)
+
+    def size_at(self, step: int) -> int:
+        """Windows in the update that leads from `step` to `step + 1`."""
+        return next((size for end, size in self.ramp if step < end), self.size)
+
+    def windows_before(self, step: int) -> int:
+        """Windows consumed by the first `step` updates."""
+        total, start = 0, 0
+        for end, size in (*self.ramp, (step, self.size)):
+            total += max(0, min(step, end) - start) * size
+            start = max(start, min(step, end))
+        return total
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """The update rule. Matrices and the rest may differ (muon)."""
+
+    name: Literal["adam", "adamw", "sgd", "rmsprop", "adafactor", "lion", "muon"] = "adamw"
+    learning_rate: float
+    beta1: float = 0.9  # momentum of adam, adamw, lion, sgd, muon
+    beta2: float = 0.95  # second moment of adam, adamw, rmsprop; lion's slow average
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0  # decoupled, on the parameters whose declaration says so
+    clip_norm: float = 1.0  # global gradient norm; 0: off
+    rest_learning_rate: float = 0.0  # muon: Adam's peak rate for what is no matrix; 0: the same
+
+    def __post_init__(self) -> None:
+        require(self.learning_rate > 0, "optimizer.learning_rate must be positive")
+        for name in ("beta1", "beta2"):
+            require(0 <= getattr(self, name) < 1, f"optimizer.{name} must lie in [0, 1)")
+        for name in ("weight_decay", "clip_norm", "rest_learning_rate"):
+            require(getattr(self, name) >= 0, f"optimizer.{name} must not be negative")
+        require(self.epsilon > 0, "optimizer.epsilon must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """The learning rate over the run, as a factor of its peak."""
+
+    kind: Literal["constant", "linear", "cosine", "inverse_sqrt", "wsd"] = "cosine"
+    warmup: int = 0  # steps of linear rise from 0
+    decay: int = 0  # wsd: steps of the final linear fall
+    final: float = 0.1  # factor reached at the last step (linear, cosine, wsd)
+
+    def __post_init__(self) -> None:
+        require(self.warmup >= 0 and self.decay >= 0, "schedule.warmup and .decay are step counts")
+        require(0 <= self.final <= 1, f"schedule.final={self.final} must lie in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Loss on held-out text, and text written by the model."""
+
+    every: int = 0  # steps; 0: only at the end
+    windows: int = 0  # at most this many windows, spread evenly; 0: all
+    batch: int = 0  # windows at once; 0: the training microbatch
+    prompt: str = ""  # what samples begin with; empty: a fresh document
+    sample_tokens: int = 128  # length of a sample; 0: none
+
+    def __post_init__(self) -> None:
+        for name in ("every", "windows", "batch", "sample_tokens"):
+            require(getattr(self, name) >= 0, f"evaluation.{name} must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoints:
+    """What is saved and what is kept. The best by validation loss and the latest always stay."""
+
+    every: int = 0  # steps; 0: only at the end
+    keep: int = 2  # newest ones kept
+    keep_every: int = 0  # steps whose multiples are kept for good; 0: none
+
+    def __post_init__(self) -> None:
+        for name in ("every", "keep_every"):
+            require(getattr(self, name) >= 0, f"checkpoints.{name} must not be negative")
+        require(self.keep > 0, "checkpoints.keep must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One training run."""
+
+    model: Model
+    data: Data
+    batch: Batch
+    optimizer: Optimizer
+    schedule: Schedule = field(default_factory=Schedule)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    seed: int = 0
+    steps: int
+    z_loss: float = 0.0  # weight of log(Z)^2, which keeps logits from drifting
+    max_skipped: int = 10  # updates in a row that may be skipped for being non-finite
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        require(self.steps > 0, f"steps={self.steps} must be positive")
+        require(self.seed >= 0, f"seed={self.seed} must not be negative")
+        require(self.z_loss >= 0, "z_loss must not be negative")
+        require(self.log_every > 0 and self.max_skipped > 0, "log_every, max_skipped: at least 1")
+        require(
+            self.schedule.warmup + self.schedule.decay <= self.steps,
+            f"schedule.warmup + schedule.decay exceed steps={self.steps}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One origin of documents: a kind of reader and what it reads."""
+
+    kind: str  # text, jsonl, tfds, stdlib
+    pattern: str = ""  # a path or glob; for tfds a dataset name; for stdlib empty
+    name: str = ""  # how reports call it; empty: kind and pattern
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Text to token store."""
+
+    sources: tuple[Source, ...]
+    tokenizer: str  # bytes, chars, bpe:SIZE, unigram:SIZE, or the path of a .model file
+    validation: float = 0.01  # share held out
+    split: Literal["auto", "documents", "tail"] = "auto"  # whole documents, or each one's tail
+    tokenizer_bytes: int = 50_000_000  # text the tokenizer is trained on, at most
+    max_document_bytes: int = 256_000_000  # a longer document is an error
+    shard_tokens: int = 100_000_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(len(self.sources) > 0, "a corpus needs at least one source")
+        require(0 <= self.validation < 1, f"validation={self.validation} must lie in [0, 1)")
+
+
+def to_dict(config: object) -> dict:
+    """A config as nested plain values, ready for JSON."""
+    return dataclasses.asdict(config)  # type: ignore[call-overload]
