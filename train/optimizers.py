@@ -1,0 +1,146 @@
+"""Update rules: Optax's own, put together from a config and the parameter declarations.
+
+Every optimizer is the same chain:
+
+    clip the gradient by its global norm -> update rule -> add weight decay -> times -rate
+
+    g gradient, w parameter, m and v running averages (they start at 0), b1 and b2 the betas,
+    e epsilon, m^ = m / (1 - b1^k) and v^ = v / (1 - b2^k) in the k-th update
+
+    adam       m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;  m^ / (sqrt(v^) + e)
+    adamw      the same, with weight decay
+    sgd        m = b1 m + (1-b1) g;  m     (the average, not the sum, of past gradients: the rate
+               means the same for every b1, and b1 = 0 is plain gradient descent)
+    rmsprop    v = b2 v + (1-b2) g^2;  g / (sqrt(v) + e)
+    adafactor  Adam without m whose v is a row times a column; its rate is relative to the size of
+               the parameter (Shazeer & Stern 2018; of the settings only rate, decay, clipping)
+    lion       sign(b1 m + (1-b1) g);  m = b2 m + (1-b2) g   (Chen et al. 2023)
+    muon       matrices: Nesterov average of g, made orthogonal (Jordan et al. 2024); the rest: adam
+
+Weight decay is decoupled (Loshchilov & Hutter 2019): rate * weight_decay * w is subtracted from the
+parameters whose declaration says that they decay, whatever the rule.
+"""
+
+import math
+from typing import Any
+
+import jax
+import optax
+from optax.contrib import MuonDimensionNumbers, scale_by_muon
+
+from configs.schema import Config, Optimizer, require
+from train.schedules import schedule
+
+# Makes the root mean square of Muon's update that of a typical Adam update, so that one learning
+# rate and one weight decay fit both: Liu et al. 2025 (Muon is Scalable for LLM Training), eq. 4.
+MUON_RMS = 0.2
+
+
+def build(config: Config, declarations: Any) -> optax.GradientTransformation:
+    """The optimizer of a run.
+
+    Args:
+        config: `optimizer`, `schedule` and `steps` are read.
+        declarations: a tree with the structure of the parameters whose leaves are
+            `model.Parameter`; `decay`, `kind` and `matrix_axes` are read.
+
+    Returns:
+        An Optax transformation; its `update` needs the parameters. State leaves that belong to a
+        parameter (averages) lie under a path that ends with the parameter's own.
+
+    Raises:
+        InputError: a setting that the chosen optimizer does not have.
+    """
+    settings = config.optimizer
+    require(
+        settings.name != "adam" or settings.weight_decay == 0,
+        f"optimizer.weight_decay={settings.weight_decay} has no effect with optimizer.name=adam: "
+        "choose adamw, or set it to 0",
+    )
+    require(
+        settings.name == "muon" or settings.rest_learning_rate == 0,
+        f"optimizer.rest_learning_rate={settings.rest_learning_rate} has no effect with "
+        f"optimizer.name={settings.name}: choose muon, or set it to 0",
+    )
+    return optax.chain(
+        _clip(settings),
+        _rule(settings, declarations),
+        _decay(settings, declarations),
+        _relative_rates(settings, declarations),
+        optax.scale_by_learning_rate(schedule(config)),
+    )
+
+
+def _clip(settings: Optimizer) -> optax.GradientTransformation:
+    return optax.clip_by_global_norm(settings.clip_norm) if settings.clip_norm else optax.identity()
+
+
+def _rule(settings: Optimizer, declarations: Any) -> optax.GradientTransformation:
+    match settings.name:
+        case "adam" | "adamw":
+            return _adam(settings)
+        case "sgd":
+            return optax.ema(settings.beta1, debias=False)
+        case "rmsprop":
+            return optax.scale_by_rms(settings.beta2, settings.epsilon, eps_in_sqrt=False)
+        case "adafactor":
+            return optax.chain(
+                optax.scale_by_factored_rms(),
+                optax.clip_by_block_rms(1.0),
+                optax.scale_by_param_block_rms(),
+            )
+        case "lion":
+            return optax.scale_by_lion(settings.beta1, settings.beta2)
+        case "muon":
+            rules = {"matrix": _muon(settings, declarations), "rest": _adam(settings)}
+            return optax.partition(rules, _groups(declarations))
+
+
+def _adam(settings: Optimizer) -> optax.GradientTransformation:
+    return optax.scale_by_adam(settings.beta1, settings.beta2, settings.epsilon)
+
+
+def _muon(settings: Optimizer, declarations: Any) -> optax.GradientTransformation:
+    """Muon for the matrices; each layer of a scanned stack is a matrix of its own."""
+    dimensions = jax.tree.map(
+        lambda parameter, group: (
+            MuonDimensionNumbers(*parameter.matrix_axes)
+            if group == "matrix"
+            else optax.MaskedNode()  # how optax.partition shows a group what belongs to another
+        ),
+        declarations,
+        _groups(declarations),
+    )
+
+    def match_rms(update: jax.Array, axes: MuonDimensionNumbers) -> jax.Array:
+        inputs, outputs = (math.prod(update.shape[axis] for axis in side) for side in axes)
+        return MUON_RMS * math.sqrt(max(inputs, outputs)) * update
+
+    return optax.chain(
+        scale_by_muon(
+            beta=settings.beta1, eps=settings.epsilon, weight_dimension_numbers=dimensions
+        ),
+        optax.stateless(lambda updates, _: jax.tree.map(match_rms, updates, dimensions)),
+    )
+
+
+def _decay(settings: Optimizer, declarations: Any) -> optax.GradientTransformation:
+    if not settings.weight_decay:
+        return optax.identity()
+    decays = jax.tree.map(lambda parameter: parameter.decay, declarations)
+    return optax.add_decayed_weights(settings.weight_decay, decays)
+
+
+def _relative_rates(settings: Optimizer, declarations: Any) -> optax.GradientTransformation:
+    """What makes the rate of Muon's rest differ from that of its matrices."""
+    if not settings.rest_learning_rate:
+        return optax.identity()
+    rest = jax.tree.map(lambda group: group == "rest", _groups(declarations))
+    return optax.masked(optax.scale(settings.rest_learning_rate / settings.learning_rate), rest)
+
+
+def _groups(declarations: Any) -> Any:
+    """Which of Muon's two rules a parameter follows."""
+    return jax.tree.map(
+        lambda parameter: "matrix" if parameter.kind == "matrix" else "rest", declarations
+    )
