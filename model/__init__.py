@@ -1,0 +1,34 @@
+"""The network as pure functions: declare, init, loss, apply, decode, counts."""
+
+from model.count import Counts, counts
+from model.inputs import Inputs
+from model.network import (
+    Cache,
+    Declarations,
+    Params,
+    apply,
+    attention_backend,
+    declare,
+    decode,
+    init,
+    loss,
+    start_cache,
+)
+from model.parameters import Parameter
+
+__all__ = [
+    "Cache",
+    "Counts",
+    "Declarations",
+    "Inputs",
+    "Parameter",
+    "Params",
+    "apply",
+    "attention_backend",
+    "counts",
+    "declare",
+    "decode",
+    "init",
+    "loss",
+    "start_cache",
+]
