@@ -8,15 +8,16 @@ batches come for any number of hosts. Around that function, tf.data fetches ahea
 Legend: b rows of a batch, t positions in a window (context + 1), -1 where there is no token.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
 from configs.schema import Config, require
 from data import order, packing
+from data.lazy_tensorflow import tensorflow
 from data.store import Store
 
 PARALLEL_FETCHES = 2
@@ -167,14 +168,12 @@ def prefetch(fetch: Callable[[int], np.ndarray], start: int, stop: int) -> Itera
 
     One call of Python per batch under tf.data; by threads where TensorFlow is not installed.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        import tensorflow as tf
+        tf = tensorflow()
     except ImportError:
         return _prefetch_by_threads(fetch, start, stop)
-    tf.config.set_visible_devices([], "GPU")  # the accelerator's memory belongs to JAX
 
-    def call(step: "tf.Tensor") -> "tf.Tensor":
+    def call(step: Any) -> Any:
         tokens_bt = tf.numpy_function(lambda at: fetch(int(at)), [step], tf.int32, stateful=False)
         return tf.ensure_shape(tokens_bt, [None, None])
 

@@ -12,7 +12,6 @@ Whatever cannot be read is an InputError that names the file and the place in it
 import gzip
 import io
 import json
-import os
 import re
 import sysconfig
 import zlib
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.schema import InputError, Source
+from data.lazy_tensorflow import tensorflow
 
 # What lies in the library's folder and is not read: installed packages, tests (some of them broken
 # on purpose), and generated tables.
@@ -239,7 +239,7 @@ def _tfds(pattern: str, max_bytes: int) -> Iterator[tuple[str, str]]:
         raise InputError("a tfds source needs a dataset name or folder, as in tfds:wikitext[train]")
     dataset, split = match[1], match[2] or "train"
     builder = _tfds_builder(dataset)
-    if split not in builder.info.splits:
+    if split.partition("[")[0] not in builder.info.splits:
         raise InputError(
             f"dataset {dataset} has no split {split!r}: "
             f"choose one of {', '.join(builder.info.splits)}"
@@ -254,8 +254,8 @@ def _tfds(pattern: str, max_bytes: int) -> Iterator[tuple[str, str]]:
 
 
 def _tfds_builder(dataset: str) -> Any:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
+        tensorflow()
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise InputError(

@@ -100,7 +100,10 @@ class Store:
                 path = self.path / (shard.file + suffix)
                 with path.open("rb") as file:
                     found = hashlib.file_digest(file, "sha256").hexdigest()
-                require(found == expected, f"{path} was altered or damaged: build the store again")
+                require(
+                    found == expected,
+                    f"{path} was altered or damaged: delete the store and build it again",
+                )
 
 
 class Stream:
@@ -151,15 +154,15 @@ def open_store(path: str | Path) -> Store:
         expected = manifest["tokenizer"]["sha256"]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"{path / MANIFEST} is damaged ({error!r}): build the store again"
+            f"{path / MANIFEST} is damaged ({error!r}): delete the store and build it again"
         ) from error
     for shard in store.shards:
         _check_size(path / f"{shard.file}.tok", shard.tokens * store.dtype.itemsize)
         _check_size(path / f"{shard.file}.idx", shard.documents * _END.itemsize)
     require(
         store.tokenizer().fingerprint == expected,
-        f"{path / store.tokenizer_file} is not the tokenizer this store was built with: put the "
-        "right one back, or build the store again",
+        f"{path / store.tokenizer_file} is not the tokenizer this store was built with: "
+        "put that one back, or delete the store and build it again",
     )
     return store
 
@@ -178,7 +181,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     require(
         found == FORMAT,
         f"{path / MANIFEST} has format {found!r}, and this version reads format {FORMAT}: "
-        "build the store again",
+        "delete the store and build it again",
     )
     return manifest
 
@@ -197,12 +200,12 @@ def _parse(path: Path, manifest: dict[str, Any]) -> Store:
 
 
 def _check_size(path: Path, expected: int) -> None:
-    require(path.is_file(), f"{path} is missing: put it back, or build the store again")
+    require(path.is_file(), f"{path} is missing: delete the store and build it again")
     found = path.stat().st_size
     require(
         found == expected,
-        f"{path} has {found:,} bytes and should have {expected:,}: the store was cut short or "
-        "altered, build it again",
+        f"{path} has {found:,} bytes and should have {expected:,}: the store was cut "
+        "short, so delete it and build it again",
     )
 
 

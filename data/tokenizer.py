@@ -18,7 +18,8 @@ import sentencepiece
 from configs.schema import InputError
 
 _SPACE = "\u2581"  # how sentencepiece writes a space inside its pieces
-_CHUNK = 4_000_000  # characters encoded at once: sentencepiece takes about 100 bytes for each
+_CHUNK = 4_000_000  # characters encoded at once, for sentencepiece takes 100 bytes for each; no
+# piece crosses a newline, so that cutting after one changes nothing
 _SENTENCE = 4_000  # characters: with more than max_sentence_length bytes a line is left out
 _SENTENCE_BYTES = 4 * _SENTENCE
 
@@ -119,7 +120,7 @@ def pieces(serialized: bytes) -> Tokenizer:
         ids = [np.zeros(0, np.int32)]
         for number, part in enumerate(parts):
             ids += [space] if number else []
-            ids += [model.encode_as_numpy(chunk) for chunk in _chunks(part)]
+            ids += [model.encode_as_numpy(chunk) for chunk in chunks(part, _CHUNK)]
         return np.concatenate(ids)
 
     def decode(ids: Iterable[int]) -> str:
@@ -128,11 +129,11 @@ def pieces(serialized: bytes) -> Tokenizer:
     return Tokenizer("sentencepiece", model.vocab_size(), eod, serialized, encode, decode)
 
 
-def _chunks(text: str) -> Iterator[str]:
-    """`text` in parts of about _CHUNK characters, cut after a newline, which no piece crosses."""
+def chunks(text: str, size: int) -> Iterator[str]:
+    """`text` in parts of at most `size` characters, cut after a newline where there is one."""
     start = 0
-    while len(text) - start > _CHUNK:
-        end = text.rfind("\n", start, start + _CHUNK) + 1 or start + _CHUNK
+    while len(text) - start > size:
+        end = text.rfind("\n", start, start + size) + 1 or start + size
         yield text[start:end]
         start = end
     yield text[start:]
