@@ -1,10 +1,10 @@
-"""Shakespeare by characters, with the settings nanoGPT gives for a CPU.
+r"""Shakespeare by characters, with the settings nanoGPT gives for a CPU.
 
-    python -m data.build --config=configs/corpora/shakespeare_char.py \\
+    python -m data.build --config=configs/corpora/shakespeare_char.py \
         --out=runs/shakespeare_char/data
     python -m train --config=configs/shakespeare_char.py --workdir=runs/shakespeare_char
 
-Seconds to a minute on two CPU cores. Source: nanoGPT (github.com/karpathy/nanoGPT), README, "I only
+Made for a CPU. Source: nanoGPT (github.com/karpathy/nanoGPT), README, "I only
 have a macbook", and config/train_shakespeare_char.py; it ends near 1.88 nats a character. What
 differs: an end-of-document character joins the 65 of the text.
 """

@@ -1,0 +1,41 @@
+# `make quickstart` and `make test` are all one needs to begin; `make help` lists the rest.
+# PYTHON=/path/to/python chooses the interpreter, otherwise the newest one that works is taken.
+
+python := .venv/bin/python
+quickstart := runs/quickstart
+
+.PHONY: help quickstart test test-all lint format venv
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+quickstart: ## train a small transformer on Python source code, and read what it writes
+	@.ci/venv
+	@test -f $(quickstart)/data/manifest.json || \
+	  $(python) -m data.build --config=configs/corpora/quickstart.py --out=$(quickstart)/data
+	@$(python) -m train --config=configs/quickstart.py --workdir=$(quickstart)
+	@echo "To start afresh: rm -r $(quickstart)"
+
+test: ## the tests, but for the ones that take minutes
+	@.ci/venv test
+	@$(python) -m pytest
+
+test-all: ## all tests
+	@.ci/venv test
+	@$(python) -m pytest -m "slow or not slow"
+
+lint: ## style, types, and who may import whom
+	@.ci/venv test
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+format: ## put the code into its standard form
+	@.ci/venv test
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+venv: ## only install, with what the tests need
+	@.ci/venv test
