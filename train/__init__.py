@@ -1,0 +1,1 @@
+"""Time: the train step, the loop around it, checkpoints, evaluation, and text."""

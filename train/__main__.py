@@ -1,0 +1,61 @@
+"""Train a language model.
+
+    python -m train --config=configs/quickstart.py --workdir=runs/mine [--config.steps=500 ...]
+
+Run again with the same --workdir, it goes on from the newest checkpoint, bit for bit as if it had
+never stopped. SIGTERM or Ctrl-C saves first; a second one ends it at once.
+
+Exit codes: 0 done; 2 wrong input, with one sentence; 3 too many updates in a row were not finite;
+75 saved after a signal, run again to go on.
+"""
+
+import os
+import platform
+import sys
+from glob import glob
+from pathlib import Path
+
+from absl import flags
+
+from configs import flags as config_flags
+from configs.schema import Config
+
+_RECIPE = config_flags.define_recipe(Config)
+_WORKDIR = flags.DEFINE_string("workdir", None, "where all about the run goes", required=True)
+_PROFILE = flags.DEFINE_string(
+    "profile", "", "START:COUNT: take a trace of COUNT updates after step START"
+)
+_ALLOW_CHANGE = flags.DEFINE_boolean(
+    "allow_change", False, "go on though the config or the corpus is not the one the run began with"
+)
+
+# XLA on CPU takes its temporary buffer from malloc anew in each update. glibc would return such a
+# large one to the kernel at once, and the next update would pay a page fault for each page of it.
+_KEEP_MEMORY = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+_ACCELERATORS = ("/dev/nvidia[0-9]*", "/dev/accel*", "/dev/vfio/[0-9]*", "/dev/kfd")
+
+
+def _keep_memory() -> None:
+    """Start this process over with malloc set to keep what it has: glibc reads that only then."""
+    on_cpu = os.environ.get("JAX_PLATFORMS") == "cpu" or not any(map(glob, _ACCELERATORS))
+    already = os.environ.keys() >= _KEEP_MEMORY.keys()
+    if on_cpu and not already and platform.libc_ver()[0] == "glibc":
+        os.execve(sys.executable, sys.orig_argv, _KEEP_MEMORY | dict(os.environ))
+
+
+def run() -> int:
+    """The command."""
+    from train.loop import train
+    from train.profiler import parse
+
+    profile = parse(_PROFILE.value)
+    return train(_RECIPE.load(), Path(_WORKDIR.value), profile, _ALLOW_CHANGE.value)
+
+
+if __name__ == "__main__":
+    _keep_memory()
+    config_flags.main(run, _RECIPE)

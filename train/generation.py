@@ -1,0 +1,114 @@
+"""Text from a model: the KV cache, the loop over tokens, and where a text ends.
+
+A text begins as a document does in training: the model first reads the end-of-document token, then
+the prompt. It ends with the document that the model writes, after `max_tokens`, or where the
+context is full: what lies beyond was never trained. Prompts of any lengths are continued together,
+each as it would be alone.
+
+Shapes: b rows (prompts times samples), t time in the prompts, n tokens written, v vocabulary.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import model
+from configs.schema import Model, require
+from data.tokenizer import Tokenizer
+from train.sampling import Sampling, draw
+
+
+class Text(NamedTuple):
+    """One continuation."""
+
+    prompt: str
+    sample: int  # which of the prompt's samples
+    text: str  # what the model added
+    tokens: int  # how many tokens that is, the end of the document not counted
+    ended: str  # "document", "max_tokens" or "context"
+
+
+def generate(
+    config: Model,
+    params: model.Params,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    *,
+    max_tokens: int,
+    sampling: Sampling,
+    samples: int = 1,
+    seed: int = 0,
+) -> list[Text]:
+    """Continue each prompt `samples` times; a pure function of its arguments.
+
+    Raises:
+        InputError: a prompt does not fit into the context, or the sampling is impossible.
+    """
+    sampling.check()
+    openings = [np.array([tokenizer.eod, *tokenizer.encode(prompt)]) for prompt in prompts]
+    for prompt, opening in zip(prompts, openings, strict=True):
+        require(
+            len(opening) <= config.context,
+            f"the prompt {prompt[:20]!r}... has {len(opening) - 1} tokens, and the model's context "
+            f"holds {config.context - 1}: shorten it",
+        )
+    rows = [(i, sample) for i in range(len(prompts)) for sample in range(samples)]
+    lengths_b = np.array([len(openings[i]) for i, _ in rows], np.int32)
+    opening_bt = np.zeros((len(rows), lengths_b.max()), np.int32)
+    for row, (i, _) in enumerate(rows):
+        opening_bt[row, : lengths_b[row]] = openings[i]
+    numbers_b = np.array([sample for _, sample in rows], np.uint32)
+    key_b = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers_b)
+    written_bn = np.asarray(
+        _write(config, params, opening_bt, lengths_b, key_b, tokenizer.eod, max_tokens, sampling)
+    )
+    texts = []
+    for (i, sample), written_n in zip(rows, written_bn, strict=True):
+        ids = written_n[written_n >= 0]
+        closed = ids.size > 0 and ids[-1] == tokenizer.eod
+        ended = "document" if closed else "max_tokens" if ids.size == max_tokens else "context"
+        # Decoded with its prompt, since a token may be a part of a character.
+        whole = tokenizer.decode([*openings[i], *ids])
+        added = whole[len(tokenizer.decode(openings[i])) :]
+        texts.append(Text(prompts[i], sample, added, int(ids.size) - closed, ended))
+    return texts
+
+
+@functools.partial(jax.jit, static_argnums=(0, 6, 7))
+def _write(
+    config: Model,
+    params: model.Params,
+    opening_bt: jax.Array,
+    lengths_b: jax.Array,
+    key_b: jax.Array,
+    eod: int,
+    count: int,
+    sampling: Sampling,
+) -> jax.Array:
+    """Tokens [b, count] that follow row i's first lengths_b[i] tokens; -1 once a row has ended."""
+    rows, longest = opening_bt.shape
+    cache = model.start_cache(config, rows, min(longest + count, config.context))
+    logits_bv, cache = model.decode(config, params, cache, opening_bt, lengths_b)
+
+    def going_on(carry: tuple) -> jax.Array:
+        i, ended_b, *_ = carry
+        return (i < count) & ~jnp.all(ended_b)
+
+    def write(carry: tuple) -> tuple:
+        i, ended_b, written_bn, logits_bv, cache = carry
+        token_b = draw(logits_bv, jax.vmap(jax.random.fold_in, (0, None))(key_b, i), sampling)
+        written_bn = written_bn.at[:, i].set(jnp.where(ended_b, -1, token_b))
+        ended_b = ended_b | (token_b == eod) | (cache.length_b >= config.context)
+        # A row that has ended is read on with the others, and what it says is ignored.
+        logits_bv, cache = model.decode(
+            config, params, cache, token_b[:, None], jnp.ones(rows, jnp.int32)
+        )
+        return i + 1, ended_b, written_bn, logits_bv, cache
+
+    nothing_bn = jnp.full((rows, count), -1, jnp.int32)
+    start = (jnp.int32(0), jnp.zeros(rows, bool), nothing_bn, logits_bv, cache)
+    return jax.lax.while_loop(going_on, write, start)[2]

@@ -1,0 +1,217 @@
+"""A training run: from its first update, or its newest checkpoint, to its last."""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+import model
+from configs.schema import Config
+from data.loader import SYNTHETIC_EOD, train_batches
+from data.store import Store
+from parallel.mesh import host_share, make_mesh, replicated, shard_batch
+from train import setup
+from train.checkpoint import Writer, open_checkpoints
+from train.evaluation import VALIDATION, evaluate
+from train.generation import generate
+from train.load import CHECKPOINTS
+from train.logbook import Logbook, NonFiniteError
+from train.metrics import METRICS, Console, Meter, Sinks, truncate
+from train.peak import device_peak
+from train.profiler import Profile, Profiler
+from train.report import SAMPLES, report
+from train.sampling import Sampling
+from train.signals import StopRequest, stop_on_signal
+from train.state import State, abstract, create
+from train.step import make_evaluation, make_step
+
+DONE = 0
+NOT_FINITE = 3
+STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
+
+SAMPLING = Sampling(temperature=0.8, top_p=0.95)  # of what samples/ shows
+
+
+class Run(NamedTuple):
+    """What stays the same during a run."""
+
+    config: Config
+    workdir: Path
+    store: Store | None
+    mesh: jax.sharding.Mesh
+    update: Callable[[State, jax.Array], tuple[State, dict[str, jax.Array]]]
+    window_sums: Callable[[model.Params, jax.Array], dict[str, jax.Array]]
+    checkpoints: Writer
+    log: Logbook
+    profiler: Profiler
+
+
+def train(
+    config: Config, workdir: Path, profile: Profile | None = None, allow_change: bool = False
+) -> int:
+    """Train until the last step, a signal, or too many updates that are not finite.
+
+    Returns:
+        The exit code: DONE, NOT_FINITE or STOPPED.
+
+    Raises:
+        InputError: the run cannot start, go on, or be saved.
+    """
+    console, meter = Console(), Meter()
+    with (
+        open_checkpoints(workdir / CHECKPOINTS, config.checkpoints, console.say) as checkpoints,
+        stop_on_signal() as stop,
+    ):
+        store = setup.open_data(config)
+        resumed = checkpoints.latest() is not None
+        changes = setup.check_same_run(workdir, config, store, allow_change) if resumed else []
+        mesh = make_mesh(config.batch)
+        state, first, seconds = _first_state(config, mesh, checkpoints)
+        if first >= config.steps:
+            console.say(f"the run in {workdir} is complete\n\n{report(workdir)}")
+            return DONE
+        facts = setup.describe(config, store, mesh, device_peak(config.model.compute_dtype))
+        setup.write_record(workdir, config, store, facts)
+        console.say(setup.decisions(config, facts))
+        console.say(f"{workdir}: {f'going on from step {first}' if resumed else 'a new run'}")
+        truncate(workdir / METRICS, first)
+        meter.add(seconds)
+        log = Logbook(config, Sinks(workdir, first), console, meter, facts)
+        eod = store.eod if store else SYNTHETIC_EOD
+        run = Run(
+            config,
+            workdir,
+            store,
+            mesh,
+            make_step(config, eod),
+            make_evaluation(config, eod),
+            checkpoints,
+            log,
+            Profiler(workdir / "tensorboard", profile),
+        )
+        log.event(first, "resumed" if resumed else "started", changes=changes)
+        try:
+            step = _updates(run, state, first, stop)
+            checkpoints.wait()
+            return _close(run, step, stop)
+        except NonFiniteError as error:
+            return _give_up(run, error)
+        finally:
+            run.profiler.stop()
+            log.close()
+
+
+def _first_state(
+    config: Config, mesh: jax.sharding.Mesh, checkpoints: Writer
+) -> tuple[State, int, float]:
+    """The state to start from, its step, and the seconds that were spent to get there."""
+    everywhere = replicated(mesh)
+    if checkpoints.latest() is None:
+        return jax.jit(create, static_argnums=0, out_shardings=everywhere)(config), 0, 0.0
+    wanted = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+        abstract(config),
+    )
+    restored = checkpoints.restore(wanted)
+    return restored.state, restored.step, restored.notes["seconds"]
+
+
+def _updates(run: Run, state: State, first: int, stop: StopRequest) -> int:
+    """Make update after update; returns the step at which they ended.
+
+    Nothing waits for the device but the metrics, and those of a step are read when the next one is
+    under way.
+    """
+    config, step, compiled = run.config, first, set[int]()
+    batches = train_batches(run.store, config, first, host_share())
+    for step, rows_bt in enumerate(batches, first + 1):
+        run.profiler.before(step, run.log.flush)
+        began = time.monotonic()
+        with jax.transfer_guard("disallow"):  # an array that moves unasked costs every update
+            state, metrics = run.update(state, shard_batch(run.mesh, rows_bt))
+            if len(rows_bt) not in compiled:  # each size of the batch ramp is compiled once
+                compiled.add(len(rows_bt))
+                run.log.compiled(time.monotonic() - began)
+            run.log.add(step, metrics)
+        run.checkpoints.check()
+        last, stopping = step == config.steps, bool(stop.signal_name)
+        evaluating = last or _due(step, config.evaluation.every)
+        if evaluating or stopping or _due(step, config.checkpoints.every):
+            run.log.flush()
+            loss = _evaluate(run, step, state.params) if evaluating else None
+            if last or stopping or _due(step, config.checkpoints.every):
+                _save(run, step, state, loss)
+            if evaluating:
+                _write_sample(run, step, state.params)
+            run.log.meter.pause()
+        if stopping:
+            break
+    return step
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _evaluate(run: Run, step: int, params: model.Params) -> float | None:
+    """The validation loss, where there is a validation split."""
+    if not (run.store and run.store.tokens(VALIDATION)):
+        return None
+    result = evaluate(run.config, run.store, params, run.window_sums, run.mesh)
+    run.log.evaluation(step, result)
+    return result["loss"]
+
+
+def _save(run: Run, step: int, state: State, validation_loss: float | None) -> None:
+    """Start a checkpoint. The rows up to it are made durable first, so that none can be missing."""
+    run.log.sync()
+    run.checkpoints.save(step, state, {"seconds": run.log.meter.seconds}, validation_loss)
+
+
+def _write_sample(run: Run, step: int, params: model.Params) -> None:
+    """What the model writes now, into samples/."""
+    settings = run.config.evaluation
+    if not (run.store and settings.sample_tokens):
+        return
+    (text,) = generate(
+        run.config.model,
+        params,
+        run.store.tokenizer(),
+        [settings.prompt],
+        max_tokens=settings.sample_tokens,
+        sampling=SAMPLING,
+    )
+    try:
+        (run.workdir / SAMPLES).mkdir(exist_ok=True)
+        (run.workdir / SAMPLES / f"{step:08d}.txt").write_text(text.prompt + text.text + "\n")
+    except OSError as error:
+        run.log.console.say(f"warning: the sample was not written ({error}); training goes on")
+
+
+def _close(run: Run, step: int, stop: StopRequest) -> int:
+    """Say how it ended and where everything lies."""
+    if step < run.config.steps:
+        run.log.event(step, "stopped", signal=stop.signal_name)
+        run.log.console.say(
+            f"{stop.signal_name}: saved step {step} in {run.workdir}; the same command goes on"
+        )
+        return STOPPED
+    run.log.event(step, "finished")
+    run.log.console.say("\n" + report(run.workdir))
+    return DONE
+
+
+def _give_up(run: Run, error: NonFiniteError) -> int:
+    """Leave the checkpoints from before the trouble as they are."""
+    run.log.event(error.step, "gave up", reason=str(error))
+    saved = run.checkpoints.latest()
+    goes_on = "no checkpoint was saved before" if saved is None else f"step {saved} is saved"
+    print(
+        f"error: {error}; {goes_on} in {run.workdir}: lower optimizer.learning_rate and go on with "
+        "--allow_change, or begin anew elsewhere",
+        file=sys.stderr,
+    )
+    return NOT_FINITE

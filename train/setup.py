@@ -1,0 +1,124 @@
+"""What a run decides before its first update: what it is about, and whether it may go on."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import model
+from configs.schema import Config, InputError, to_dict
+from data.loader import check_vocab
+from data.store import Store, open_store
+from train import record
+from train.metrics import quantity
+from train.peak import Peak
+
+SYNTHETIC = "synthetic"
+
+
+def open_data(config: Config) -> Store | None:
+    """The run's token store, or None where tokens are random.
+
+    Raises:
+        InputError: there is no such store, or it does not fit the model.
+    """
+    if config.data.path == SYNTHETIC:
+        return None
+    store = open_store(config.data.path)
+    check_vocab(store, config.model.vocab)
+    return store
+
+
+def check_same_run(
+    workdir: Path, config: Config, store: Store | None, allow_change: bool
+) -> list[str]:
+    """How the run would go on other than it began; refused unless allowed.
+
+    Raises:
+        InputError: config or corpus changed in a way that matters.
+    """
+    changes = record.changes(workdir, config, store.fingerprint if store else SYNTHETIC)
+    if changes and not allow_change:
+        raise InputError(
+            f"{workdir} holds a run that began otherwise ({'; '.join(changes)}): undo that, choose "
+            "another --workdir, or go on all the same with --allow_change"
+        )
+    return changes
+
+
+def write_record(workdir: Path, config: Config, store: Store | None, run: dict[str, Any]) -> None:
+    """Write config.json, run.json and the tokenizer, which make the directory complete in itself.
+
+    Raises:
+        InputError: the directory cannot be written.
+    """
+    record.write_json(workdir / record.CONFIG, to_dict(config))
+    record.write_json(workdir / record.RUN, run)
+    if store:
+        tokenizer = store.tokenizer()
+        (workdir / tokenizer.file).write_bytes(tokenizer.serialized)
+
+
+def describe(config: Config, store: Store | None, mesh: jax.sharding.Mesh, peak: Peak) -> dict:
+    """run.json: exact counts, machine, versions and fingerprints (docs/run_directory.md)."""
+    counts = model.counts(config.model)
+    device = jax.devices()[0]
+    return {
+        "format": record.FORMAT,
+        "parameters": {
+            "total": counts.parameters,
+            "non_embedding": counts.non_embedding,
+            "active": counts.parameters,
+        },
+        "flops_per_token": {
+            name: counts.flops_per_token(name) for name in ("6n", "palm", "strict")
+        },
+        "devices": {
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "count": jax.device_count(),
+            "hosts": jax.process_count(),
+        },
+        "mesh": dict(mesh.shape),
+        "attention": model.attention_backend(config.model),
+        "peak": {"name": peak.name, "flops": peak.flops},
+        "data": _describe_data(store),
+        "versions": record.versions(),
+    }
+
+
+def _describe_data(store: Store | None) -> dict:
+    if not store:
+        return {"path": SYNTHETIC, "fingerprint": SYNTHETIC}
+    tokenizer = store.tokenizer()
+    return {
+        "path": str(store.path),
+        "fingerprint": store.fingerprint,
+        "tokenizer": tokenizer.file,
+        "tokenizer_fingerprint": tokenizer.fingerprint,
+        "sources": list(store.sources),
+        "tokens": {split: store.tokens(split) for split in ("train", "validation")},
+        "bytes": {split: store.bytes(split) for split in ("train", "validation")},
+    }
+
+
+def decisions(config: Config, run: dict[str, Any]) -> str:
+    """What the run decided, for people."""
+    devices, batch, context = run["devices"], config.batch, config.model.context
+    tokens = batch.windows_before(config.steps) * context
+    data, counts = run["data"], run["parameters"]
+    lines = {
+        "devices": f"{devices['count']} x {devices['kind']}, mesh {run['mesh']}",
+        "model": f"{counts['total']:,} parameters, {counts['non_embedding']:,} "
+        f"without embeddings; {quantity(run['flops_per_token']['palm'])}FLOPs a token (PaLM)",
+        "compute": f"{config.model.compute_dtype}, attention: {run['attention']}",
+        "data": data["path"],
+        "updates": f"{config.steps:,} of {batch.size * context:,} tokens ({batch.size} windows of "
+        f"{context}, {batch.microbatch} at once)",
+        "peak": f"{quantity(run['peak']['flops'])}FLOP/s a device ({run['peak']['name']}), for MFU",
+    }
+    if "tokens" in data:
+        train, validation = data["tokens"]["train"], data["tokens"]["validation"]
+        lines["data"] += f", {quantity(train)} tokens, {quantity(validation)} held out"
+        lines["updates"] += f", {tokens / train:.2g} epochs"
+    return "\n".join(f"{name:<10}{text}" for name, text in lines.items())
