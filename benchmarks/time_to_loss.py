@@ -8,7 +8,7 @@ nanoGPT runs the CPU command of its README (2000 steps of 768 tokens; it needs P
 estimate of the validation loss is printed beside. isoflop runs `python -m train` on
 configs/shakespeare_char.py; its validation loss is over the whole held-out text. Both clocks start
 when the process starts: imports, compilation and evaluations count. Each round runs both, in turn.
-`--seeds` of isoflop only, without the peer, says how the loss varies.
+Round k uses seed k for ours; without --nanogpt only ours runs, which says how the loss varies.
 """
 
 import argparse
@@ -26,11 +26,21 @@ from pathlib import Path
 
 TARGET = 1.88  # nats a character
 ROOT = Path(__file__).resolve().parent.parent
-README_COMMAND = (
-    "config/train_shakespeare_char.py --device=cpu --compile=False --eval_iters=20 "
-    "--log_interval=100 --block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 "
-    "--max_iters=2000 --lr_decay_iters=2000 --dropout=0.0"
-).split()
+README_COMMAND = [
+    "config/train_shakespeare_char.py",
+    "--device=cpu",
+    "--compile=False",
+    "--eval_iters=20",
+    "--log_interval=100",
+    "--block_size=64",
+    "--batch_size=12",
+    "--n_layer=4",
+    "--n_head=4",
+    "--n_embd=128",
+    "--max_iters=2000",
+    "--lr_decay_iters=2000",
+    "--dropout=0.0",
+]
 
 
 def run_nanogpt(clone: Path, text: Path, scratch: Path) -> dict:
@@ -58,13 +68,13 @@ def run_isoflop(store: Path, scratch: Path, seed: int) -> dict:
     subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL).wait()
     total = time.monotonic() - start
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    ended = records[-1]["time"]
+    ended = records[-1]["seconds"]
     evaluations = [r for r in records if r["kind"] == "eval"]
     reached = [r for r in evaluations if r["loss"] <= TARGET]
     first = reached[0] if reached else evaluations[-1]
-    # The record's clock and ours end together, but for the closing report, which we count.
+    # The record's clock starts after the imports and stops before the closing report: both count.
     return {
-        "seconds": total - (ended - first["time"]),
+        "seconds": total - (ended - first["seconds"]),
         "steps": first["step"],
         "loss": first["loss"],
         "final": evaluations[-1]["loss"],
@@ -82,8 +92,10 @@ def build_store(text: Path, scratch: Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--text", type=Path, default=ROOT / "../shared/data/text/tinyshakespeare.txt")
+    formatter = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    text = ROOT / "../shared/data/text/tinyshakespeare.txt"
+    parser.add_argument("--text", type=Path, default=text)
     parser.add_argument("--nanogpt", type=Path, help="a clone of karpathy/nanoGPT; none: only ours")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
