@@ -73,6 +73,8 @@ def _obstacle(backend: str, config: Model, platform: str) -> str:
             return (
                 f"cuDNN needs a head_dim that is a multiple of 8 up to 256, not {config.head_dim}"
             )
+        if config.context % 2:  # only where documents are masked, which is not known here
+            return f"cuDNN needs an even context, not {config.context}"
     if backend == "splash":
         if platform != "tpu":
             return f"splash attention needs a TPU and this is {platform}"
@@ -155,10 +157,12 @@ def _xla_chunked(
     """
     t = q_btnh.shape[1]
     rows = jax.checkpoint(_rows, static_argnums=(4, 5, 6))
-    chunks = [
-        rows(q_btnh, k_bskh, v_bskh, segments_bt, window, start, min(start + CHUNK, t))
-        for start in range(0, t, CHUNK)
-    ]
+    chunks: list[jax.Array] = []
+    for start in range(0, t, CHUNK):
+        if chunks:  # else XLA runs them side by side, with the scores of all in memory
+            q_btnh, chunks[-1] = jax.lax.optimization_barrier((q_btnh, chunks[-1]))
+        stop = min(start + CHUNK, t)
+        chunks.append(rows(q_btnh, k_bskh, v_bskh, segments_bt, window, start, stop))
     return jnp.concatenate(chunks, axis=1)
 
 
