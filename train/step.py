@@ -51,7 +51,7 @@ def make_step(config: Config, eod: int) -> Callable[[State, jax.Array], tuple[St
         gradients, sums = accumulate(loss, state.params, window_bt, config.batch.microbatch, key)
         targets = jnp.maximum(sums["weight"], 1)
         gradients = jax.tree.map(lambda g: g / targets, gradients)
-        norm = optax.global_norm(gradients)
+        norm = optax.tree.norm(gradients)
 
         updates, moments = optimizer.update(gradients, state.optimizer, state.params)
         updated = (optax.apply_updates(state.params, updates), moments)
