@@ -160,7 +160,7 @@ class Writer(Reader):
             "arrays": {name: _describe(array) for name, array in arrays.items()},
         }
         draft = self.directory / f"{step}.saving"
-        with self._explained(step, draft), jax.transfer_guard("allow"):
+        with self._explained(step, draft):
             draft.mkdir()
             self._orbax.save(draft / STATE, arrays)
         self._pending = step, self._thread.submit(self._finish, step, draft, manifest)
@@ -350,7 +350,7 @@ def _load(path: Path, manifest: dict[str, Any], wanted: Any) -> Any:
         for name, leaf in targets.items()
     }
     try:
-        with ocp.StandardCheckpointer() as orbax, jax.transfer_guard("allow"):
+        with ocp.StandardCheckpointer() as orbax:
             arrays = orbax.restore(path / STATE, abstract)
     except Exception as error:
         raise InputError(

@@ -127,17 +127,6 @@ class TestRoundTrip:
                 state = update(state)
         assert bits(Reader(tmp_path).restore(state).state) == before
 
-    def test_inside_a_transfer_guard(self, tmp_path):
-        with (
-            jax.transfer_guard("disallow"),
-            open_checkpoints(tmp_path, Checkpoints()) as checkpoints,
-        ):
-            with jax.transfer_guard("allow"):
-                state = draw()
-            checkpoints.save(0, state, {})
-            restored = checkpoints.restore(state).state
-        assert bits(restored) == bits(state)
-
     def test_a_checkpoint_of_an_earlier_version(self, tmp_path):
         """Written once, when the format was new; every later version must read it."""
         with tarfile.open(Path(__file__).with_name("checkpoint_format_1.tar.gz")) as archive:
@@ -321,6 +310,13 @@ class TestKeeping:
             "checkpoint 2 is put aside as 2.aside-1, because this run now saves another one of "
             "that step"
         ]
+
+    def test_later_steps_of_another_course_neither_count_nor_go(self, tmp_path):
+        save(tmp_path, 1, 5)
+        with open_checkpoints(tmp_path, Checkpoints(keep=1), pytest.fail) as checkpoints:
+            checkpoints.restore(draw(), step=1)
+            checkpoints.save(3, draw(3), {})
+        assert Reader(tmp_path).steps() == [3, 5]
 
     def test_a_damaged_checkpoint_does_not_count_and_is_not_deleted(self, two):
         (two / "2" / manifests.MANIFEST).unlink()
