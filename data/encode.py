@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -30,16 +31,18 @@ def encode(
 ) -> list[store.Shard]:
     """Write both splits into `out`, where the file of the tokenizer lies already."""
     dtype = store.dtype_for(known.vocab)
-    writers = {name: store.Writer(out, name, dtype, corpus.shard_tokens) for name in store.SPLITS}
     progress = Progress("encoding", seen.text_bytes)
     batches = _batches(part for text in documents(corpus) for part in parts(corpus, split, text))
     work = partial(_encode, out / known.file, known.fingerprint)
-    for batch, encoded in _map(work, batches, workers if seen.text_bytes > _SMALL else 1):
-        for part, (ids, text_bytes) in zip(batch, encoded, strict=True):
-            writers[part.split].add(part.source, ids, text_bytes)
-            progress.add(text_bytes)
-    for writer in writers.values():
-        writer.finish()
+    with ExitStack() as stack:
+        writers = {
+            name: stack.enter_context(store.Writer(out, name, dtype, corpus.shard_tokens))
+            for name in store.SPLITS
+        }
+        for batch, encoded in _map(work, batches, workers if seen.text_bytes > _SMALL else 1):
+            for part, (ids, text_bytes) in zip(batch, encoded, strict=True):
+                writers[part.split].add(part.source, ids, text_bytes)
+                progress.add(text_bytes)
     return [shard for writer in writers.values() for shard in writer.shards]
 
 

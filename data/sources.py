@@ -52,6 +52,7 @@ def documents(source: Source, max_bytes: int) -> Iterator[Document]:
 
 def fingerprint(source: Source) -> list[list]:
     """What must be unchanged for the documents to be the same: names, sizes, times of change."""
+    _reader(source)  # refuses an unknown kind
     if source.kind == "tfds":
         return [[source.pattern]]
     _, paths = _library() if source.kind == "stdlib" else _files(source.pattern)
@@ -236,7 +237,7 @@ def _tfds(pattern: str, max_bytes: int) -> Iterator[tuple[str, str]]:
     """A TensorFlow dataset: prepared in a folder, or by name, downloaded where need be."""
     match = re.fullmatch(r"(.+?)(?:\[(.+)\])?", pattern)
     if not match:
-        raise InputError("a tfds source needs a dataset name or folder, as in tfds:wikitext[train]")
+        raise InputError("a tfds source needs a dataset name or folder, as in tfds:lm1b[train]")
     dataset, split = match[1], match[2] or "train"
     builder = _tfds_builder(dataset)
     if split.partition("[")[0] not in builder.info.splits:

@@ -14,12 +14,12 @@ import json
 import os
 from bisect import bisect_right
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 
@@ -210,9 +210,10 @@ def _check_size(path: Path, expected: int) -> None:
 
 
 class Writer:
-    """Writes one split as shards of about `shard_tokens` ids; the finished ones are in `shards`.
+    """Writes one split as shards of at most `shard_tokens` ids, or of one document.
 
-    Raises InputError where the disk refuses.
+    Used in a with statement; after it, `shards` says what was written. Raises InputError where the
+    disk refuses.
     """
 
     def __init__(self, path: Path, split: str, dtype: np.dtype, shard_tokens: int) -> None:
@@ -226,11 +227,21 @@ class Writer:
         self._ends = [0]
         self._text_bytes = 0
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None:
+            self._finish()
+        elif self._tok:
+            with suppress(OSError):  # the first error is the one to hear of
+                self._tok.close()
+
     def add(self, source: str, ids: np.ndarray, text_bytes: int) -> None:
         """Append a document: its ids with the closing one, and the size of its text."""
         tokens = self._ends[-1] + len(ids)
         if self._tok and (source != self._source or tokens > self._shard_tokens):
-            self.finish()
+            self._finish()
         with writing(self._path):
             if not self._tok:
                 self._source = source
@@ -239,7 +250,7 @@ class Writer:
         self._ends.append(self._ends[-1] + len(ids))
         self._text_bytes += text_bytes
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         """Close the shard being written, if there is one."""
         if not self._tok:
             return
@@ -302,5 +313,5 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(
-            f"cannot write to {path}: {error.strerror}; free space or choose another --out"
+            f"cannot write to {path}: {error.strerror}; free space, or choose another place"
         ) from error
