@@ -12,8 +12,7 @@ help: ## this list
 
 quickstart: ## train a small transformer on Python source code, and read what it writes
 	@.ci/venv
-	@test -f $(quickstart)/data/manifest.json || \
-	  $(python) -m data.build --config=configs/corpora/quickstart.py --out=$(quickstart)/data
+	@$(python) -m data.build --config=configs/corpora/quickstart.py --out=$(quickstart)/data
 	@$(python) -m train --config=configs/quickstart.py --workdir=$(quickstart)
 	@echo "To start afresh: rm -r $(quickstart)"
 

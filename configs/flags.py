@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from configs import overrides
 from configs.schema import Config, Corpus, InputError
@@ -107,9 +107,14 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
 def _parse(arguments: Sequence[str]) -> list[str]:
     """Absl's flags, with its refusals in the form of ours."""
     try:
-        return flags.FLAGS(arguments)
+        rest = flags.FLAGS(arguments)
     except flags.Error as error:
         sys.exit(_refuse(error))
+    if flags.FLAGS["verbosity"].using_default_value:
+        flags.FLAGS.verbosity = (
+            logging.WARNING
+        )  # app.run would choose INFO: every library's chatter
+    return rest
 
 
 def _refuse(error: Exception) -> int:

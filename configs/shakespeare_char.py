@@ -1,7 +1,7 @@
 r"""Shakespeare by characters, with the settings nanoGPT gives for a CPU.
 
     python -m data.build --config=configs/corpora/shakespeare_char.py \
-        --out=runs/shakespeare_char/data
+        --sources=text:PATH/tinyshakespeare.txt --out=runs/shakespeare_char/data
     python -m train --config=configs/shakespeare_char.py --workdir=runs/shakespeare_char
 
 Made for a CPU. Source: nanoGPT (github.com/karpathy/nanoGPT), README, "I only

@@ -18,6 +18,8 @@ COMMAND = '''"""A command for the tests.
 Example: python command.py --config=configs/quickstart.py
 """
 
+import logging
+
 from absl import flags as absl_flags
 
 from configs.flags import define_recipe, main
@@ -29,6 +31,7 @@ _WORKDIR = absl_flags.DEFINE_string("workdir", None, "the folder of the run")
 
 def run() -> int | None:
     config = _RECIPE.load()
+    logging.getLogger("a.library").info("chatter")
     if _WORKDIR.value == "interrupt":
         raise KeyboardInterrupt
     print(f"layers={config.model.layers} ffn_width={config.model.ffn_width}")
