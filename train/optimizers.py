@@ -12,8 +12,9 @@ Every optimizer is the same chain:
     sgd        m = b1 m + (1-b1) g;  m     (the average, not the sum, of past gradients: the rate
                means the same for every b1, and b1 = 0 is plain gradient descent)
     rmsprop    v = b2 v + (1-b2) g^2;  g / (sqrt(v) + e)
-    adafactor  Adam without m whose v is a row times a column; its rate is relative to the size of
-               the parameter (Shazeer & Stern 2018; of the settings only rate, decay, clipping)
+    adafactor  Adam without m whose v is a row times a column, and whose rate is relative to the
+               size of the parameter (Shazeer & Stern 2018, with the paper's constants); that size
+               is taken over a whole array, so over all layers where they are scanned
     lion       sign(b1 m + (1-b1) g);  m = b2 m + (1-b2) g   (Chen et al. 2023)
     muon       matrices: Nesterov average of g, made orthogonal (Jordan et al. 2024); the rest: adam
 

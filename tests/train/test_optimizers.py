@@ -144,6 +144,11 @@ def test_clipping_scales_all_gradients_together():
         np.testing.assert_allclose([params["a"][0], params["b"][0]], -np.array(expected), rtol=1e-6)
 
 
+def test_averages_are_of_clipped_gradients():
+    _, state = one_weight(config("adam", beta1=0.9, clip_norm=1.0), 5.0)
+    np.testing.assert_allclose(find(state, "mu"), 0.1 * 1.0, rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "adam"])
 def test_only_declared_parameters_decay(name):
     """Under a zero gradient a decaying parameter shrinks by rate * decay, the others stay."""
