@@ -4,7 +4,9 @@ Which worker encoded what leaves no trace: results are written in the order of t
 """
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -84,7 +86,7 @@ def _map(
         yield from ((batch, work(batch)) for batch in batches)
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy the locks of live threads
-    pool = ProcessPoolExecutor(workers, context, initializer=_leave_interrupts_to_the_parent)
+    pool = ProcessPoolExecutor(workers, context, initializer=_live_and_die_with_the_parent)
     waiting: deque[tuple[list[Part], Future[Encoded]]] = deque()
     try:
         for batch in batches:
@@ -102,5 +104,14 @@ def _map(
         pool.shutdown(cancel_futures=True)
 
 
-def _leave_interrupts_to_the_parent() -> None:
+def _live_and_die_with_the_parent() -> None:
+    """Leave Ctrl-C to the parent, and end when it has ended, however that came about."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

@@ -1,7 +1,7 @@
 """A shuffled order that is computed, not stored: keyed permutations of range(n).
 
-`permute` is a Feistel network, which is a bijection of [0, 4**half) whatever its round function
-is, walked along its cycles until the image lies below n (Black and Rogaway, "Ciphers with arbitrary
+`permute` is a Feistel network, which is a bijection of [0, 2**bits) whatever its round function is,
+walked along its cycles until the image lies below n (Black and Rogaway, "Ciphers with arbitrary
 finite domains", 2002). Any index of any epoch costs the same and needs no memory, so a run resumes
 at any step at once and every host computes its own share of the same order.
 """
@@ -40,14 +40,16 @@ def permute(indices: np.ndarray, n: int, key: int) -> np.ndarray:
 
 
 def _feistel(words: np.ndarray, n: int, key: int) -> np.ndarray:
-    """One pass of the network over uint64 words below 4**half, the smallest such power >= n."""
-    half = max(1, -(-(n - 1).bit_length() // 2))
-    mask = np.uint64(2**half - 1)
-    left, right = words >> np.uint64(half), words & mask
+    """One pass of the network over uint64 words below 2**bits, the smallest such power >= n."""
+    bits = max(2, (n - 1).bit_length())
+    low_bits = np.uint64(bits // 2)
+    low, high = np.uint64(2 ** (bits // 2) - 1), np.uint64(2 ** (bits - bits // 2) - 1)
+    left, right = words >> low_bits, words & low
     for round_index in range(1, _ROUNDS + 1):
         round_key = np.uint64((key + round_index * GOLDEN) % _WORD)
-        left, right = right, left ^ (splitmix64(right + round_key) & mask)
-    return (left << np.uint64(half)) | right
+        left, right = right, left ^ (splitmix64(right + round_key) & high)
+        low, high = high, low  # the halves trade places, and where bits is odd, widths
+    return (left << low_bits) | right
 
 
 def splitmix64(words: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ import json
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,38 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_half_store(tmp_path, text):
     assert not (tmp_path / "store" / store.MANIFEST).exists()
     assert _run(*command).returncode == 0
     store.open_store(tmp_path / "store").verify()
+
+
+def _children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="asks /proc which processes run")
+def test_a_killed_build_leaves_no_processes_and_no_half_store(tmp_path):
+    (tmp_path / "text.txt").write_text("x" * 10_000_000)  # enough for workers to be started
+    out = tmp_path / "store"
+    command = [f"--sources=text:{tmp_path}/*.txt", "--tokenizer=bytes", f"--out={out}"]
+    build = subprocess.Popen([sys.executable, "-m", "data.build", *command], cwd=REPOSITORY)
+    while len(workers := _children(build.pid)) < 2:
+        time.sleep(0.01)
+    build.kill()
+    build.wait()
+    deadline = time.monotonic() + 20
+    while any(map(_runs, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(_runs, workers))
+    assert not (out / store.MANIFEST).exists()
+    result = _run(*command)
+    assert result.returncode == 0, result.stderr
+    assert "starting anew" in result.stdout
+    store.open_store(out).verify()
 
 
 def test_help_says_what_to_type():

@@ -53,6 +53,7 @@ def test_the_order_is_pinned():
     """Runs resume with later versions: what a key and an order are does not change."""
     assert order.key(0, "train", 1) == 439936155286824091
     assert order.permute(np.arange(10), 10, 1).tolist() == [6, 4, 5, 3, 1, 9, 8, 7, 0, 2]
+    assert order.permute(np.arange(6), 20, 1).tolist() == [6, 1, 13, 11, 12, 0]
 
 
 @pytest.mark.parametrize("outside", [-1, 10])
