@@ -123,7 +123,7 @@ class Writer(Reader):
         directory: Path,
         settings: Checkpoints,
         report: Callable[[str], None],
-        orbax: ocp.StandardCheckpointer,
+        orbax: ocp.AsyncCheckpointer,
         thread: Executor,
     ) -> None:
         super().__init__(directory, report)
@@ -162,7 +162,7 @@ class Writer(Reader):
         draft = self.directory / f"{step}.saving"
         with self._explained(step, draft):
             draft.mkdir()
-            self._orbax.save(draft / STATE, arrays)
+            self._orbax.save(draft / STATE, args=ocp.args.PyTreeSave(arrays))
         self._pending = step, self._thread.submit(self._finish, step, draft, manifest)
 
     def check(self) -> None:
@@ -263,7 +263,9 @@ def open_checkpoints(
             end: the pending save failed.
     """
     lock = _take(directory)
-    with lock, ThreadPoolExecutor(1, "save") as thread, ocp.StandardCheckpointer() as orbax:
+    # Weights hardly compress, and trying takes longer than all else and cores from the training.
+    handler = ocp.PyTreeCheckpointHandler(use_compression=False)
+    with lock, ThreadPoolExecutor(1, "save") as thread, ocp.AsyncCheckpointer(handler) as orbax:
         writer = Writer(directory, settings, report, orbax, thread)
         try:
             yield writer
