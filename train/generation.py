@@ -58,7 +58,7 @@ def generate(
         )
     rows = [(i, sample) for i in range(len(prompts)) for sample in range(samples)]
     lengths_b = np.array([len(openings[i]) for i, _ in rows], np.int32)
-    opening_bt = np.zeros((len(rows), lengths_b.max()), np.int32)
+    opening_bt = np.zeros((len(rows), _padded(lengths_b.max(), config.context)), np.int32)
     for row, (i, _) in enumerate(rows):
         opening_bt[row, : lengths_b[row]] = openings[i]
     numbers_b = np.array([sample for _, sample in rows], np.uint32)
@@ -69,13 +69,18 @@ def generate(
     texts = []
     for (i, sample), written_n in zip(rows, written_bn, strict=True):
         ids = written_n[written_n >= 0]
-        closed = ids.size > 0 and ids[-1] == tokenizer.eod
+        closed = bool(ids.size and ids[-1] == tokenizer.eod)
         ended = "document" if closed else "max_tokens" if ids.size == max_tokens else "context"
         # Decoded with its prompt, since a token may be a part of a character.
         whole = tokenizer.decode([*openings[i], *ids])
         added = whole[len(tokenizer.decode(openings[i])) :]
         texts.append(Text(prompts[i], sample, added, int(ids.size) - closed, ended))
     return texts
+
+
+def _padded(length: int, context: int) -> int:
+    """A power of two, so that few lengths of prompts have to be compiled for."""
+    return min(max(16, 1 << (int(length) - 1).bit_length()), context)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 6, 7))

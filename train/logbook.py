@@ -10,6 +10,7 @@ from train.metrics import Console, Meter, Row, Sinks, duration, quantity
 from train.report import evaluation_line
 from train.step import Metrics
 
+COUNTED = ("targets", "skipped", "skipped_total")  # whole numbers among the step's metrics
 CONVENTION = "palm"  # of counting operations, in rows and in MFU (model.count)
 
 
@@ -62,14 +63,15 @@ class Logbook:
         if not self._waiting:
             return
         (step, metrics), self._waiting = self._waiting, None
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        values: dict[str, float] = {k: v.item() for k, v in jax.device_get(metrics).items()}
+        values |= {name: int(values[name]) for name in COUNTED}
         self.meter.finished(step)
         every = self._config.log_every
-        skipped = int(values["skipped"])
+        skipped = values["skipped"]
         if step == 1 or step % every == 0 or step == self._config.steps or skipped:
             self._report(step, values)
         if skipped >= self._config.max_skipped:
-            raise NonFiniteError(skipped, step)
+            raise NonFiniteError(int(skipped), step)
 
     def compiled(self, seconds: float) -> None:
         """The update now under way had to be compiled first."""
@@ -108,7 +110,7 @@ class Logbook:
         self.console.progress(
             f"step {step}/{self._config.steps}  loss {values['loss']:.4f}"
             + (rates if math.isfinite(seconds) else "")
-            + (f"  {values['skipped']:.0f} skipped" if values["skipped"] else "")
+            + (f"  {values['skipped']} skipped" if values["skipped"] else "")
         )
 
     def _row(self, kind: str, step: int) -> Row:

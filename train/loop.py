@@ -207,6 +207,7 @@ def _close(run: Run, step: int, stop: StopRequest) -> int:
 def _give_up(run: Run, error: NonFiniteError) -> int:
     """Leave the checkpoints from before the trouble as they are."""
     run.log.event(error.step, "gave up", reason=str(error))
+    run.checkpoints.wait()
     saved = run.checkpoints.latest()
     goes_on = "no checkpoint was saved before" if saved is None else f"step {saved} is saved"
     print(

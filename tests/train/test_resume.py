@@ -1,0 +1,227 @@
+"""A run that was killed, stopped or out of space ends as one that never was.
+
+These start the commands as a person does, in processes of their own.
+"""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from configs.schema import Batch, Checkpoints, Evaluation
+from train.checkpoint import Reader
+from train.loop import DONE, STOPPED, train
+from train.metrics import METRICS, read_rows
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+STEPS = 200
+
+
+@pytest.fixture
+def long(config):
+    """Enough updates that there is a time to kill it: about a second, after some to start."""
+    return replace(
+        config,
+        steps=STEPS,
+        batch=Batch(size=8, microbatch=4),
+        evaluation=Evaluation(every=90, windows=16, sample_tokens=0),
+        checkpoints=Checkpoints(every=20, keep=2),
+    )
+
+
+@pytest.fixture
+def start(tmp_path):
+    """start(config, workdir): the training command, under way."""
+    started = []
+
+    def begin(config, workdir, **options):
+        recipe = tmp_path / "recipe.py"
+        recipe.write_text(f"from configs.schema import *\nget_config = lambda: {config!r}\n")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "train", f"--config={recipe}", f"--workdir={workdir}"],
+            cwd=REPOSITORY,
+            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_for_step(process, workdir, step):
+    """Until the row of a step is there, or the process has ended."""
+    while process.poll() is None:
+        if any(row["step"] >= step for row in read_rows(workdir / METRICS)):
+            return
+        time.sleep(0.002)
+
+
+def ran(process):
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == DONE, errors
+    return output
+
+
+def check_equal(straight, interrupted, rows, long, final_state, same):
+    """Every loss and every parameter, bit for bit, and every step once."""
+    for kind, keys in (("train", ("loss", "gradient_norm", "skipped")), ("eval", ("loss",))):
+        one, other = (
+            [(row["step"], *(row[key] for key in keys)) for row in rows(workdir, kind)]
+            for workdir in (straight, interrupted)
+        )
+        assert one == other
+    assert [row["step"] for row in rows(interrupted, "train")] == list(range(1, STEPS + 1))
+    assert same(final_state(long, straight), final_state(long, interrupted))
+
+
+def test_killed_stopped_and_resumed_is_straight(
+    long, start, tmp_path, rows, final_state, same, capsys
+):
+    straight, interrupted = tmp_path / "straight", tmp_path / "interrupted"
+    rng = random.Random(os.getpid())
+    first = start(long, straight)
+
+    killed = start(long, interrupted)
+    wait_for_step(killed, interrupted, step := rng.randrange(1, STEPS - 20))
+    killed.kill()
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL, f"ended before step {step}"
+
+    stopped = start(long, interrupted)
+    last = Reader(interrupted / "checkpoints").latest() or 0
+    wait_for_step(stopped, interrupted, rng.randrange(last + 1, STEPS - 10))
+    stopped.send_signal(signal.SIGTERM)
+    output, errors = stopped.communicate(timeout=120)
+    assert stopped.returncode == STOPPED, errors
+    saved = Reader(interrupted / "checkpoints").latest()
+    assert f"SIGTERM: saved step {saved} in {interrupted}; the same command goes on" in output
+
+    assert f"going on from step {saved}" in ran(start(long, interrupted))
+    ran(first)
+    check_equal(straight, interrupted, rows, long, final_state, same)
+    events = [row["event"] for row in rows(interrupted, "event")]
+    assert events[0] == "started"
+    assert events[-3:] == ["stopped", "resumed", "finished"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_at_any_moment_is_straight(long, start, tmp_path, rows, final_state, same):
+    """Also while it starts, compiles, evaluates, or writes a checkpoint."""
+    straight, interrupted = tmp_path / "straight", tmp_path / "interrupted"
+    ran(start(long, straight))
+    rng = random.Random(os.getpid())
+    kills = 0
+    while kills < 20:
+        process = start(long, interrupted)
+        if kills % 2:
+            latest = Reader(interrupted / "checkpoints").latest() or 0
+            wait_for_step(process, interrupted, latest + rng.randrange(1, 40))
+        time.sleep(rng.uniform(0, 12) if kills % 2 == 0 else rng.uniform(0, 0.2))
+        process.kill()
+        process.communicate()
+        kills += 1
+        if process.returncode == DONE:
+            break
+    ran(start(long, interrupted))
+    check_equal(straight, interrupted, rows, long, final_state, same)
+
+
+def test_a_signal_saves_and_the_run_goes_on(short, tmp_path, rows, final_state, same, monkeypatch):
+    """In this process: the signal comes in the middle of the third update."""
+    import train.loop as loop
+
+    assert train(short, tmp_path / "straight") == DONE
+    batches = loop.train_batches
+
+    def interrupting(store, config, start_step, host):
+        for step, tokens_bt in enumerate(batches(store, config, start_step, host), start_step):
+            if step == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield tokens_bt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "train_batches", interrupting)
+        assert train(short, tmp_path / "run") == STOPPED
+    assert Reader(tmp_path / "run" / "checkpoints").latest() == 3
+    assert rows(tmp_path / "run", "event")[-1]["signal"] == "SIGINT"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # as it was before
+    assert train(short, tmp_path / "run") == DONE
+    assert same(final_state(short, tmp_path / "run"), final_state(short, tmp_path / "straight"))
+
+
+def test_a_full_disk_while_saving_loses_nothing(short, start, tmp_path, rows, final_state, same):
+    """No file may outgrow 32 kB, which a checkpoint's does first: as on a full disk."""
+    workdir, straight = tmp_path / "run", tmp_path / "straight"
+
+    def no_space():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (32 << 10, resource.RLIM_INFINITY))
+
+    process = start(short, workdir, preexec_fn=no_space)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 2, errors
+    assert errors.splitlines()[-1] == (
+        f"error: no space left while saving step 2 in {workdir}/checkpoints: free some and run "
+        "again, which starts anew"
+    )
+    assert "Traceback" not in output + errors
+    assert train(short, workdir) == DONE
+    assert train(short, straight) == DONE
+    assert [row["step"] for row in rows(workdir, "train")] == [1, 2, 3, 4, 5, 6]
+    assert same(final_state(short, workdir), final_state(short, straight))
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=REPOSITORY,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_a_run_is_evaluated_and_written_with_from_its_directory(
+    short, tmp_path, rows, store_path, other_store_path
+):
+    workdir = tmp_path / "run"
+    config = replace(short, evaluation=Evaluation(windows=0, sample_tokens=0))
+    assert train(config, workdir) == DONE
+
+    out = tmp_path / "result.json"
+    done = command("train.evaluate", f"--workdir={workdir}", f"--json={out}")
+    assert done.returncode == 0, done.stderr
+    result, row = json.loads(out.read_text()), rows(workdir, "eval")[-1]
+    assert {key: result[key] for key in ("step", "loss", "standard_error", "sources")} == {
+        key: row[key] for key in ("step", "loss", "standard_error", "sources")
+    }
+    assert f"{result['loss']:.4f} +- {result['standard_error']:.4f} nats/token" in done.stdout
+
+    done = command(
+        "train.generate",
+        f"--workdir={workdir}",
+        *("--prompt=the cat", "--prompt=a", "--num_samples=2", "--max_tokens=5", "--json"),
+    )
+    assert done.returncode == 0, done.stderr
+    texts = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(t["prompt"], t["sample"]) for t in texts] == [
+        *(("the cat", 0), ("the cat", 1)),
+        *(("a", 0), ("a", 1)),
+    ]
+    assert all(t["tokens"] == 5 or t["ended"] == "document" for t in texts)
