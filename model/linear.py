@@ -1,4 +1,4 @@
-"""The matrix product every layer is made of, with its own derivative.
+"""The matrix products the network is made of, with their own derivatives.
 
 Shapes: b batch, t time, k inputs, n outputs.
 """
@@ -28,3 +28,31 @@ def _backward(saved: tuple[jax.Array, ...], dy_btn: jax.Array) -> tuple[jax.Arra
 
 
 linear.defvjp(_forward, _backward)
+
+
+@jax.custom_vjp
+def linear_float32(x_btk: jax.Array, w_nk: jax.Array) -> jax.Array:
+    """x W' in float32, for logits; products are of the dtype of x, W and its gradient float32."""
+    return jnp.einsum(
+        "btk,nk->btn", x_btk, w_nk.astype(x_btk.dtype), preferred_element_type=jnp.float32
+    )
+
+
+def _forward_float32(
+    x_btk: jax.Array, w_nk: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return linear_float32(x_btk, w_nk), (x_btk, w_nk)
+
+
+def _backward_float32(
+    saved: tuple[jax.Array, ...], dy_btn: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    # Left to JAX, both products would run in float32, and dW be rounded to the dtype of x.
+    x_btk, dy_btn = jax.lax.optimization_barrier((saved[0], dy_btn.astype(saved[0].dtype)))
+    w_nk = saved[1]
+    dx_btk = jnp.einsum("btn,nk->btk", dy_btn, w_nk.astype(dy_btn.dtype))
+    dw_nk = jnp.einsum("btn,btk->nk", dy_btn, x_btk, preferred_element_type=w_nk.dtype)
+    return dx_btk, dw_nk
+
+
+linear_float32.defvjp(_forward_float32, _backward_float32)

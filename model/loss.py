@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from configs.schema import Model
 from model.inputs import Targets
+from model.linear import linear_float32
 
 CHUNK_LOGITS = 2**25  # float32 logits alive at once: 128 MiB
 
@@ -23,9 +24,7 @@ Sums = dict[str, jax.Array]
 
 def logits(config: Model, x_bcd: jax.Array, head_vd: jax.Array) -> jax.Array:
     """Float32 scores [b, c, v]; ids beyond the vocabulary (padding) can never be chosen."""
-    z_bcv = jnp.einsum(
-        "bcd,vd->bcv", x_bcd, head_vd.astype(x_bcd.dtype), preferred_element_type=jnp.float32
-    )
+    z_bcv = linear_float32(x_bcd, head_vd)
     if config.logit_softcap:
         z_bcv = config.logit_softcap * jnp.tanh(z_bcv / config.logit_softcap)
     if config.padded_vocab > config.vocab:

@@ -36,16 +36,15 @@ def attention_backend(config: Model) -> str:
     return choose(config, jax.default_backend()) if config.kind == "transformer" else "none"
 
 
-def _network(config: Model, train: bool = False) -> nn.Module:
+def _network(config: Model, backend: str, train: bool = False) -> nn.Module:
     if config.kind == "lstm":
         return lstm.LSTM(config, train)
-    return transformer.Transformer(config, attention_backend(config), train)
+    return transformer.Transformer(config, backend, train)
 
 
 def _boxed(config: Model, key: jax.Array) -> Any:
-    tokens = jnp.zeros((1, config.context), jnp.int32)
-    inputs = Inputs(tokens, None, tokens)
-    return _network(config).init(key, inputs, None)["params"]
+    token = jnp.zeros((1, 1), jnp.int32)
+    return _network(config, "xla").init(key, Inputs(token, None, token), None)["params"]
 
 
 def declare(config: Model) -> Declarations:
@@ -72,7 +71,8 @@ def features(
     """
     train = key is not None and config.dropout > 0
     rngs = {"dropout": key} if key is not None and train else None
-    x_btd, head_vd, _ = _run(_network(config, train), params, inputs, None, rngs=rngs)
+    network = _network(config, attention_backend(config), train)
+    x_btd, head_vd, _ = _run(network, params, inputs, None, rngs=rngs)
     return x_btd, head_vd
 
 
@@ -134,7 +134,8 @@ def decode(
     positions_bt = cache.length_b[:, None] + steps_t[None]
     inputs = Inputs(tokens_bt, None, positions_bt)
     extra = (steps_t[None] < lengths_b[:, None],) if config.kind == "lstm" else ()
-    x_btd, head_vd, layers = _run(_network(config), params, inputs, cache.layers, *extra)
+    network = _network(config, "xla")  # with a cache there is no other
+    x_btd, head_vd, layers = _run(network, params, inputs, cache.layers, *extra)
     last_b1d = jnp.take_along_axis(x_btd, (lengths_b - 1)[:, None, None], axis=1)
     return logits(config, last_b1d, head_vd)[:, 0], Cache(layers, cache.length_b + lengths_b)
 

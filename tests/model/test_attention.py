@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +61,7 @@ def definition(q_btnh, k_bskh, v_bskh, segments_bt, window):
 @functools.partial(jax.jit, static_argnums=(5, 6))
 def forward_and_backward(q, k, v, cotangent, segments, window, backend):
     """The output and the gradients of q, k and v."""
-    out, pull = jax.vjp(lambda *qkv: attention(*qkv, segments, window, backend), q, k, v)
+    out, pull = jax.vjp(lambda q, k, v: attention(q, k, v, segments, window, backend), q, k, v)
     return out, *pull(cotangent)
 
 
@@ -76,9 +77,10 @@ def worst(got, want):
 def short_chunks(monkeypatch):
     """Chunks of 8 queries, and nothing compiled with another length."""
     monkeypatch.setattr(module, "CHUNK", 8)
-    forward_and_backward.clear_cache()
+    program: Any = forward_and_backward
+    program.clear_cache()
     yield
-    forward_and_backward.clear_cache()
+    program.clear_cache()
 
 
 class TestMathematics:
@@ -103,21 +105,20 @@ class TestMathematics:
         np.testing.assert_allclose(v, [[0.13, 0.07], [0.35, 0.15], [0.57, 0.23]])
         # .07 * .19 + .10 * .22, .07 * .43 + .10 * .50, .07 * .67 + .10 * .78
         np.testing.assert_allclose(q[0] @ k.T, [0.0353, 0.0801, 0.1249])
-        q, k, v = (jnp.array(a, jnp.float32)[None, :, None] for a in (q, k, v))
+        q_btnh, k_bskh, v_bskh = (jnp.array(a, jnp.float32)[None, :, None] for a in (q, k, v))
 
         # The first token sees itself. The second weighs .0769 and .1745 over sqrt(2), so
         # 1 / (1 + exp(-.069013)) = .517246 goes to itself. The third sees .1185, .2689 and .4193,
         # equally far apart: exp(.106349) = 1.112210 and its square, so .298577, .332080, .369343.
         by_hand = [[0.13, 0.07], [0.243794, 0.111380], [0.365569, 0.155661]]
-        got = attention(q, k, v, None, 0, "xla")[0, :, 0]
-        np.testing.assert_allclose(got, by_hand, atol=1e-6)
+        got = attention(q_btnh, k_bskh, v_bskh, None, 0, "xla")[0, :, 0]
+        np.testing.assert_allclose(got, np.array(by_hand), atol=1e-6)
 
         # Without the mask the first token weighs exp of .024961, .056639 and .088318 (over their
         # sum 3.175884): .322831, .333222, .343947.
         everything = jnp.ones((1, 3, 3), bool)
-        np.testing.assert_allclose(
-            weigh(q, k, v, everything)[0, 0, 0], [0.354646, 0.151689], atol=1e-6
-        )
+        first = weigh(q_btnh, k_bskh, v_bskh, everything)[0, 0, 0]
+        np.testing.assert_allclose(first, np.array([0.354646, 0.151689]), atol=1e-6)
 
     def test_scores_are_float32_in_bfloat16(self):
         """With bfloat16 scores the two keys would tie and the output be 1 / 2."""
@@ -175,7 +176,8 @@ class TestChunks:
         def temporary(backend, t):
             arrays = [jax.ShapeDtypeStruct((1, t, 1, 8), jnp.float32)] * 4
             compiled = forward_and_backward.lower(*arrays, None, 0, backend).compile()
-            return compiled.memory_analysis().temp_size_in_bytes
+            memory: Any = compiled.memory_analysis()
+            return memory.temp_size_in_bytes
 
         assert temporary("xla", 1024) > 10 * temporary("xla", 256)
         assert temporary("xla_chunked", 1024) < 5 * temporary("xla_chunked", 256)
