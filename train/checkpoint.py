@@ -23,6 +23,7 @@ import os
 import re
 import shutil
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -42,6 +43,12 @@ STATE = "state"
 
 # Orbax logs the stack of every error that it raises; here one sentence reports it.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+# When one of its writes fails it closes its event loop, which TensorStore goes on to call for each
+# of the others, and Python would print a stack for each of these calls.
+_show = sys.unraisablehook
+sys.unraisablehook = lambda lost: (
+    None if str(lost.exc_value) == "Event loop is closed" else _show(lost)
+)
 
 
 class Restored(NamedTuple):

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -210,20 +211,22 @@ class Console:
 
     def say(self, text: str) -> None:
         """Print lines that stay."""
-        if self._open:
-            self._out.write("\n")
+        self._write(f"\n{text}\n" if self._open else f"{text}\n")
         self._open = False
-        print(text, file=self._out, flush=True)
 
     def progress(self, text: str) -> None:
         """Show where the run is."""
         if self._out.isatty():
-            self._out.write(f"\r\x1b[K{text}")
-            self._out.flush()
+            self._write(f"\r\x1b[K{text}")
             self._open = True
         elif time.monotonic() - self._last >= self._every:
             self._last = time.monotonic()
-            print(text, file=self._out, flush=True)
+            self._write(f"{text}\n")
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError):  # nobody is looking any more, as after `| head`
+            self._out.write(text)
+            self._out.flush()
 
 
 def duration(seconds: float) -> str:

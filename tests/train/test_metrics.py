@@ -171,6 +171,16 @@ def test_a_terminal_has_one_line_rewritten():
     assert out.getvalue() == "\r\x1b[Kstep 1\r\x1b[Kstep 2\ndone\n"
 
 
+def test_a_run_outlives_the_terminal_it_was_started_in():
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    console = Console(Gone())
+    console.say("nobody reads this")
+    console.progress("nor this")
+
+
 def test_a_file_has_a_line_now_and_then(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(metrics.time, "monotonic", lambda: now[0])
