@@ -44,7 +44,7 @@ def encode(
         for batch, encoded in _map(work, batches, workers if seen.text_bytes > _SMALL else 1):
             for part, (ids, text_bytes) in zip(batch, encoded, strict=True):
                 writers[part.split].add(part.source, ids, text_bytes)
-                progress.add(text_bytes)
+            progress.add(sum(text_bytes for _, text_bytes in encoded))
     return [shard for writer in writers.values() for shard in writer.shards]
 
 

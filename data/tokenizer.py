@@ -143,7 +143,8 @@ def train(kind: str, vocab: int, sample: Iterable[str]) -> Tokenizer:
     """A lossless sentencepiece model ("bpe" or "unigram") of `vocab` ids learnt from texts.
 
     Every byte has a piece, so no character is unknown; nothing is normalised; runs of spaces are
-    pieces of their own, and a newline always is one. The result depends on nothing but the sample.
+    pieces of their own. Since lines are learnt from one by one, a newline always is a piece of its
+    own. The result depends on nothing but the sample.
     """
     model = io.BytesIO()
     try:
@@ -158,7 +159,6 @@ def train(kind: str, vocab: int, sample: Iterable[str]) -> Tokenizer:
             remove_extra_whitespaces=False,
             allow_whitespace_only_pieces=True,
             split_digits=True,
-            user_defined_symbols=["\n"],
             unk_id=0,
             eos_id=1,
             eos_piece="<eod>",
