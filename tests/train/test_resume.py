@@ -6,7 +6,6 @@ These start the commands as a person does, in processes of their own.
 import json
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -39,20 +38,20 @@ def long(config):
 
 @pytest.fixture
 def start(tmp_path):
-    """start(config, workdir): the training command, under way."""
+    """start(config, workdir, *launcher): the training command, under way."""
     started = []
 
-    def begin(config, workdir, **options):
+    def begin(config, workdir, *launcher):
         recipe = tmp_path / "recipe.py"
         recipe.write_text(f"from configs.schema import *\nget_config = lambda: {config!r}\n")
+        command = [sys.executable, "-m", "train", f"--config={recipe}", f"--workdir={workdir}"]
         process = subprocess.Popen(
-            [sys.executable, "-m", "train", f"--config={recipe}", f"--workdir={workdir}"],
+            [*launcher, *command],
             cwd=REPOSITORY,
             env={**os.environ, "JAX_PLATFORMS": "cpu"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            **options,
         )
         started.append(process)
         return process
@@ -164,11 +163,7 @@ def test_a_signal_saves_and_the_run_goes_on(short, tmp_path, rows, final_state, 
 def test_a_full_disk_while_saving_loses_nothing(short, start, tmp_path, rows, final_state, same):
     """No file may outgrow 32 kB, which a checkpoint's does first: as on a full disk."""
     workdir, straight = tmp_path / "run", tmp_path / "straight"
-
-    def no_space():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (32 << 10, resource.RLIM_INFINITY))
-
-    process = start(short, workdir, preexec_fn=no_space)
+    process = start(short, workdir, "bash", "-c", 'ulimit -f 32; exec "$@"', "bash")
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 2, errors
     assert errors.splitlines()[-1] == (
