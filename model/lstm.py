@@ -38,12 +38,14 @@ class Layer(nn.Module):
         read_bt4d = Linear(c, (c.width,), (4, c.width), axes, std, name="input")(x_btd)
         shape = (c.width, 4, c.width)
         recurrent = Parameter(shape, axes, "matrix", True, std, matrix_axes=((0,), (1, 2)))
-        w_d4d = declare_parameter(self, "recurrent", recurrent).astype(x_btd.dtype)
+        w_d4d = declare_parameter(self, "recurrent", recurrent)
 
         def step(old: Memory, now: tuple[jax.Array, ...]) -> tuple[Memory, jax.Array]:
             gates_b4d, opens_b1, counts_b1 = now
             kept = Memory(*(jnp.where(opens_b1, 0, part) for part in old))
-            gates_b4d = gates_b4d + jnp.einsum("bd,dge->bge", kept.hidden_bd, w_d4d)
+            # Cast in here, since gradients are summed over time in the dtype from outside.
+            weight_d4d = w_d4d.astype(gates_b4d.dtype)
+            gates_b4d = gates_b4d + jnp.einsum("bd,dge->bge", kept.hidden_bd, weight_d4d)
             enter, forget, write, leave = (gates_b4d[:, i] for i in range(4))
             # A forget gate that starts open (Jozefowicz et al. 2015) lets gradients through early.
             cell_bd = jax.nn.sigmoid(forget + 1) * kept.cell_bd

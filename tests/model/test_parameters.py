@@ -145,7 +145,7 @@ class TestInitial:
             assert same == 1 if parameter.std is None else same < 0.01
 
     def test_another_layer_leaves_the_others_alone(self):
-        """Keys derive from paths; what writes into the residual stream is drawn alike and scaled."""
+        """Keys derive from paths; what writes into the residual stream is then scaled."""
         one, two = named(init(small(layers=1))), named(init(small()))
         assert set(two) - set(one) == {path for path in two if path.startswith("layer_1")}
         for path, value in one.items():
