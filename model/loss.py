@@ -17,7 +17,10 @@ from configs.schema import Model
 from model.inputs import Targets
 from model.linear import linear_float32
 
-CHUNK_LOGITS = 2**25  # float32 logits alive at once: 128 MiB
+# Float32 logits alive at once on a device: 128 MiB on a CPU. An accelerator gets more, since every
+# chunk reads the output table and adds to its gradient.
+CHUNK_LOGITS = 2**25
+ACCELERATOR_FACTOR = 8
 
 Sums = dict[str, jax.Array]
 
@@ -51,7 +54,9 @@ def _chunk(
 def _chunks(config: Model, x_btd: jax.Array, targets: Targets) -> tuple[jax.Array, Targets]:
     """Cut time into equal chunks on a new leading axis, padding the last with weight 0."""
     b, t, _ = x_btd.shape
-    count = min(t, -(-b * t * config.padded_vocab // CHUNK_LOGITS))
+    factor = 1 if jax.default_backend() == "cpu" else ACCELERATOR_FACTOR
+    alive = CHUNK_LOGITS * factor * jax.device_count()  # the batch is spread over all devices
+    count = min(t, -(-b * t * config.padded_vocab // alive))
     length = -(-t // count)
 
     def cut(a: jax.Array) -> jax.Array:
