@@ -14,7 +14,7 @@ from absl import flags
 
 from configs import flags as config_flags
 from configs.schema import require
-from data.store import open_store
+from data.store import open_store, writing
 from parallel.mesh import make_mesh, replicated
 from train.evaluation import evaluate
 from train.load import load_run
@@ -49,7 +49,8 @@ def run() -> None:
     for name, part in ({"all": result} | result["sources"]).items():
         print(f"{name}: {evaluation_line(part)}")
     if _JSON.value:
-        Path(_JSON.value).write_text(json.dumps(result, indent=2) + "\n")
+        with writing(Path(_JSON.value)):
+            Path(_JSON.value).write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

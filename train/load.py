@@ -10,8 +10,6 @@ from train import record
 from train.checkpoint import Reader
 from train.state import abstract
 
-CHECKPOINTS = "checkpoints"
-
 
 class Trained(NamedTuple):
     """A checkpoint with what is needed to use it."""
@@ -33,7 +31,7 @@ def load_run(workdir: Path, which: str = "latest") -> Trained:
         InputError: there is no such run or checkpoint, or it is damaged.
     """
     config = record.read_config(workdir)
-    reader = Reader(workdir / CHECKPOINTS)
+    reader = Reader(workdir / record.CHECKPOINTS)
     restored = reader.restore(abstract(config), _step(reader, which))
     return Trained(config, restored.step, restored.state.params, _tokenizer(workdir))
 

@@ -11,19 +11,18 @@ import jax
 import model
 from configs.schema import Config
 from data.loader import SYNTHETIC_EOD, train_batches
-from data.store import Store
+from data.store import Store, writing
 from parallel.mesh import host_share, make_mesh, replicated, shard_batch
 from train import setup
 from train.checkpoint import Writer, open_checkpoints
 from train.evaluation import VALIDATION, evaluate
-from train.generation import generate
-from train.load import CHECKPOINTS
 from train.logbook import Logbook, NonFiniteError
-from train.metrics import METRICS, Console, Meter, Sinks, truncate
+from train.metrics import Console, Meter, Sinks, truncate
 from train.peak import device_peak
 from train.profiler import Profile, Profiler
-from train.report import SAMPLES, report
-from train.sampling import Sampling
+from train.record import CHECKPOINTS, METRICS, TENSORBOARD
+from train.report import report
+from train.samples import write_sample
 from train.signals import StopRequest, stop_on_signal
 from train.state import State, abstract, create
 from train.step import make_evaluation, make_step
@@ -31,8 +30,6 @@ from train.step import make_evaluation, make_step
 DONE = 0
 NOT_FINITE = 3
 STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again
-
-SAMPLING = Sampling(temperature=0.8, top_p=0.95)  # of what samples/ shows
 
 
 class Run(NamedTuple):
@@ -74,12 +71,14 @@ def train(
             console.say(f"the run in {workdir} is complete\n\n{report(workdir)}")
             return DONE
         facts = setup.describe(config, store, mesh, device_peak(config.model.compute_dtype))
-        setup.write_record(workdir, config, store, facts)
+        with writing(workdir):
+            setup.write_record(workdir, config, store, facts)
+            truncate(workdir / METRICS, first)
+            sinks = Sinks(workdir, first)
         console.say(setup.decisions(config, facts))
         console.say(f"{workdir}: {f'going on from step {first}' if resumed else 'a new run'}")
-        truncate(workdir / METRICS, first)
         meter.add(seconds)
-        log = Logbook(config, Sinks(workdir, first), console, meter, facts)
+        log = Logbook(config, sinks, console, meter, facts)
         eod = store.eod if store else SYNTHETIC_EOD
         run = Run(
             config,
@@ -90,7 +89,7 @@ def train(
             make_evaluation(config, eod),
             checkpoints,
             log,
-            Profiler(workdir / "tensorboard", profile),
+            Profiler(workdir / TENSORBOARD, profile),
         )
         log.event(first, "resumed" if resumed else "started", changes=changes)
         try:
@@ -139,13 +138,15 @@ def _updates(run: Run, state: State, first: int, stop: StopRequest) -> int:
         run.checkpoints.check()
         last, stopping = step == config.steps, bool(stop.signal_name)
         evaluating = last or _due(step, config.evaluation.every)
-        if evaluating or stopping or _due(step, config.checkpoints.every):
+        saving = last or stopping or _due(step, config.checkpoints.every)
+        if evaluating or saving:
             run.log.flush()
             loss = _evaluate(run, step, state.params) if evaluating else None
-            if last or stopping or _due(step, config.checkpoints.every):
+            if saving:
                 _save(run, step, state, loss)
-            if evaluating:
-                _write_sample(run, step, state.params)
+            if evaluating and run.store:
+                tokenizer = run.store.tokenizer()
+                write_sample(run.workdir, step, config, state.params, tokenizer)
             run.log.meter.pause()
         if stopping:
             break
@@ -169,26 +170,6 @@ def _save(run: Run, step: int, state: State, validation_loss: float | None) -> N
     """Start a checkpoint. The rows up to it are made durable first, so that none can be missing."""
     run.log.sync()
     run.checkpoints.save(step, state, {"seconds": run.log.meter.seconds}, validation_loss)
-
-
-def _write_sample(run: Run, step: int, params: model.Params) -> None:
-    """What the model writes now, into samples/."""
-    settings = run.config.evaluation
-    if not (run.store and settings.sample_tokens):
-        return
-    (text,) = generate(
-        run.config.model,
-        params,
-        run.store.tokenizer(),
-        [settings.prompt],
-        max_tokens=settings.sample_tokens,
-        sampling=SAMPLING,
-    )
-    try:
-        (run.workdir / SAMPLES).mkdir(exist_ok=True)
-        (run.workdir / SAMPLES / f"{step:08d}.txt").write_text(text.prompt + text.text + "\n")
-    except OSError as error:
-        run.log.console.say(f"warning: the sample was not written ({error}); training goes on")
 
 
 def _close(run: Run, step: int, stop: StopRequest) -> int:

@@ -15,10 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+from train.record import METRICS, TENSORBOARD
+
 Row = dict[str, Any]
 Result = TypeVar("Result")
-
-METRICS = "metrics.jsonl"
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -139,7 +139,7 @@ class Sinks:
     def __init__(self, workdir: Path, first_step: int):
         self._sinks = (
             JsonLines(workdir / METRICS),
-            TensorBoard(workdir / "tensorboard", first_step),
+            TensorBoard(workdir / TENSORBOARD, first_step),
         )
         self._failed: set[type] = set()
 

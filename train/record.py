@@ -1,4 +1,4 @@
-"""A run directory's own account of the run: config.json and run.json.
+"""A run directory: where things lie in it, and its account of the run, config.json and run.json.
 
 docs/run_directory.md lists every file and key.
 """
@@ -18,6 +18,11 @@ from configs.schema import Config, InputError, require, to_dict
 
 CONFIG = "config.json"
 RUN = "run.json"
+METRICS = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+CHECKPOINTS = "checkpoints"
+SAMPLES = "samples"
+CURVE = "loss.png"
 FORMAT = 1  # of run.json and metrics.jsonl
 
 # What may differ when a run goes on: none of it touches the parameters. Where the store lies is one
@@ -28,23 +33,14 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a file that is never seen half written.
-
-    Raises:
-        InputError: it cannot be written.
-    """
+    """Write a file that is never seen half written."""
     draft = path.with_name(path.name + ".tmp")
-    try:
-        with draft.open("w") as file:
-            json.dump(value, file, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror}): mend that, or choose another --workdir"
-        ) from None
+    with draft.open("w") as file:
+        json.dump(value, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
 
 
 def read_config(workdir: Path) -> Config:

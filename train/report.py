@@ -7,11 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from train.metrics import METRICS, Row, duration, quantity, read_rows
-from train.record import read_run
+from train.metrics import Row, duration, quantity, read_rows
+from train.record import CHECKPOINTS, CURVE, METRICS, SAMPLES, read_run
 
-CURVE = "loss.png"
-SAMPLES = "samples"
 _RECENT = 20  # rows that the closing training loss is averaged over
 
 
@@ -34,8 +32,11 @@ def report(workdir: Path) -> str:
     history = read_history(workdir)
     parts = [table(workdir, history)]
     if history.train:
-        draw_curve(workdir / CURVE, history)
         parts.append(plot(history))
+        try:
+            draw_curve(workdir / CURVE, history)
+        except OSError as error:
+            parts.append(f"warning: {CURVE} was not drawn ({error})")
     samples = sorted((workdir / SAMPLES).glob("*.txt"))
     if samples:
         parts.append("sample\n" + samples[-1].read_text())
@@ -70,7 +71,7 @@ def table(workdir: Path, history: History) -> str:
     lines += [
         (name, str(workdir / place))
         for name, place in (
-            ("checkpoints", "checkpoints"),
+            ("checkpoints", CHECKPOINTS),
             ("metrics", METRICS),
             ("curve", CURVE),
             ("samples", SAMPLES),

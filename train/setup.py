@@ -47,11 +47,7 @@ def check_same_run(
 
 
 def write_record(workdir: Path, config: Config, store: Store | None, run: dict[str, Any]) -> None:
-    """Write config.json, run.json and the tokenizer, which make the directory complete in itself.
-
-    Raises:
-        InputError: the directory cannot be written.
-    """
+    """Write config.json, run.json and the tokenizer: with them the directory needs no other."""
     record.write_json(workdir / record.CONFIG, to_dict(config))
     record.write_json(workdir / record.RUN, run)
     if store:

@@ -84,7 +84,7 @@ def test_the_standard_error_is_that_of_repeated_samples():
 
 
 def test_one_window_has_no_standard_error():
-    found = summary(np.float32([64.0]), np.float32([32.0]), 32, 16)
+    found = summary(np.array([64.0]), np.array([32.0]), 32, 16)
     assert found["standard_error"] is None
     assert found["bits_per_byte"] == pytest.approx(2 / math.log(2) * 2)
 

@@ -44,7 +44,8 @@ def network():
 
 def write(network, prompts, *, sampling=GREEDY, **options):
     options.setdefault("max_tokens", 12)
-    return generate(*network, TEXT, prompts, sampling=sampling, **options)
+    config, params = network
+    return generate(config, params, TEXT, prompts, sampling=sampling, **options)
 
 
 def kept(logits_bv):

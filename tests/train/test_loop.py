@@ -14,11 +14,12 @@ import pytest
 
 from configs.schema import Batch, Checkpoints, Data, Evaluation, InputError, Optimizer
 from data import tokenizer as tokenizers
-from train import loop, record
+from train import record
 from train.checkpoint import Reader, open_checkpoints
 from train.loop import DONE, NOT_FINITE, train
 from train.profiler import Profile, parse
 from train.report import read_history
+from train.step import make_step
 
 
 @pytest.fixture(scope="session")
@@ -83,14 +84,14 @@ def test_the_best_checkpoint_is_noted(finished, rows):
 
 def test_nothing_moves_to_the_device_unasked(short, tmp_path, monkeypatch):
     """Were a batch handed over as it comes from the loader, every update would copy it silently."""
-    monkeypatch.setattr(loop, "shard_batch", lambda mesh, rows_bt: rows_bt)
+    monkeypatch.setattr("train.loop.shard_batch", lambda mesh, rows_bt: rows_bt)
     with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
         train(short, tmp_path)
 
 
 def test_metrics_of_a_step_are_read_when_the_next_is_under_way(short, tmp_path, monkeypatch):
     happened = []
-    make_step, device_get = loop.make_step, jax.device_get
+    device_get = jax.device_get
 
     def spied_make_step(config, eod):
         update = make_step(config, eod)
@@ -106,7 +107,7 @@ def test_metrics_of_a_step_are_read_when_the_next_is_under_way(short, tmp_path, 
             happened.append("read")
         return device_get(tree)
 
-    monkeypatch.setattr(loop, "make_step", spied_make_step)
+    monkeypatch.setattr("train.loop.make_step", spied_make_step)
     monkeypatch.setattr(jax, "device_get", spied_get)
     train(replace(short, checkpoints=Checkpoints()), tmp_path)
     late = ["dispatch", *["dispatch", "read"] * 5, "read"]

@@ -61,7 +61,7 @@ def test_a_crash_while_truncating_loses_nothing(tmp_path, monkeypatch):
     def crash(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(metrics.os, "fsync", crash)
+    monkeypatch.setattr("train.metrics.os.fsync", crash)
     with pytest.raises(KeyboardInterrupt):
         truncate(path, 1)
     assert len(list(read_rows(path))) == 2
@@ -83,14 +83,16 @@ def test_after_a_row_cut_short_by_a_full_disk_the_next_is_whole(tmp_path, monkey
     path = tmp_path / "m"
     file = JsonLines(path)
 
+    real = file._file
+
     class Full:
         def write(self, data):
             return real.write(data[:5])
 
-    real, file._file = file._file, Full()
+    monkeypatch.setattr(file, "_file", Full())
     with pytest.raises(OSError, match="disk is full"):
         file.write(row(1))
-    file._file = real
+    monkeypatch.undo()
     file.write(row(2))
     file.close()
     assert list(read_rows(path)) == [row(2)]
@@ -136,7 +138,7 @@ def test_tensorboard_holds_the_numbers_and_forgets_what_comes_again(tmp_path):
 
 def test_the_meter_times_updates_and_leaves_pauses_out(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(metrics.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("train.metrics.time.monotonic", lambda: now[0])
     meter = Meter()
     meter.add(50.0)
 
@@ -183,7 +185,7 @@ def test_a_run_outlives_the_terminal_it_was_started_in():
 
 def test_a_file_has_a_line_now_and_then(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(metrics.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("train.metrics.time.monotonic", lambda: now[0])
     out = io.StringIO()
     console = Console(out, every_seconds=5)
     for now[0] in (0.0, 1.0, 4.9, 5.0, 6.0):

@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 
 from configs.schema import Batch, Checkpoints, Evaluation
+from data.loader import train_batches
 from train.checkpoint import Reader
 from train.loop import DONE, STOPPED, train
-from train.metrics import METRICS, read_rows
+from train.metrics import read_rows
+from train.record import METRICS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS = 200
@@ -97,7 +99,7 @@ def test_stopped_killed_and_resumed_is_straight(long, start, tmp_path, rows, fin
     stopped.send_signal(signal.SIGTERM)
     output, errors = stopped.communicate(timeout=120)
     assert stopped.returncode == STOPPED, errors
-    saved = Reader(interrupted / "checkpoints").latest()
+    saved = Reader(interrupted / "checkpoints").latest() or 0
     assert f"SIGTERM: saved step {saved} in {interrupted}; the same command goes on" in output
 
     killed = start(long, interrupted)
@@ -139,19 +141,18 @@ def test_killed_at_any_moment_is_straight(long, start, tmp_path, rows, final_sta
 
 def test_a_signal_saves_and_the_run_goes_on(short, tmp_path, rows, final_state, same, monkeypatch):
     """In this process: the signal comes in the middle of the third update."""
-    import train.loop as loop
-
     assert train(short, tmp_path / "straight") == DONE
-    batches = loop.train_batches
 
     def interrupting(store, config, start_step, host):
-        for step, tokens_bt in enumerate(batches(store, config, start_step, host), start_step):
+        for step, tokens_bt in enumerate(
+            train_batches(store, config, start_step, host), start_step
+        ):
             if step == 2:
                 os.kill(os.getpid(), signal.SIGINT)
             yield tokens_bt
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "train_batches", interrupting)
+        patched.setattr("train.loop.train_batches", interrupting)
         assert train(short, tmp_path / "run") == STOPPED
     assert Reader(tmp_path / "run" / "checkpoints").latest() == 3
     assert rows(tmp_path / "run", "event")[-1]["signal"] == "SIGINT"

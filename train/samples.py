@@ -1,0 +1,34 @@
+"""What the model writes as it learns, kept in the run directory."""
+
+from pathlib import Path
+
+import model
+from configs.schema import Config
+from data.tokenizer import Tokenizer
+from train.generation import generate
+from train.record import SAMPLES
+from train.sampling import Sampling
+
+SAMPLING = Sampling(temperature=0.8, top_p=0.95)
+
+
+def write_sample(
+    workdir: Path, step: int, config: Config, params: model.Params, tokenizer: Tokenizer
+) -> None:
+    """Continue evaluation.prompt, always with the same seed, into samples/<step>.txt."""
+    settings = config.evaluation
+    if not settings.sample_tokens:
+        return
+    (text,) = generate(
+        config.model,
+        params,
+        tokenizer,
+        [settings.prompt],
+        max_tokens=settings.sample_tokens,
+        sampling=SAMPLING,
+    )
+    try:
+        (workdir / SAMPLES).mkdir(exist_ok=True)
+        (workdir / SAMPLES / f"{step:08d}.txt").write_text(text.prompt + text.text + "\n")
+    except OSError as error:
+        print(f"warning: the sample of step {step} was not written ({error}); training goes on")
