@@ -3,6 +3,7 @@
 
 python := .venv/bin/python
 quickstart := runs/quickstart
+parallel := -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: help quickstart test test-all lint format venv
 .DEFAULT_GOAL := help
@@ -18,11 +19,11 @@ quickstart: ## train a small transformer on Python source code, and read what it
 
 test: ## the tests, but for the ones that take minutes
 	@.ci/venv test
-	@$(python) -m pytest
+	@$(python) -m pytest $(parallel)
 
 test-all: ## all tests
 	@.ci/venv test
-	@$(python) -m pytest -m "slow or not slow"
+	@$(python) -m pytest $(parallel) -m "slow or not slow"
 
 lint: ## style, types, and who may import whom
 	@.ci/venv test
