@@ -8,11 +8,14 @@ import math
 
 import flax.linen as nn
 import jax
+import jax.ad_checkpoint
 import jax.numpy as jnp
 
 from configs.schema import Model
 from model.linear import linear
 from model.parameters import Parameter, declare_parameter
+
+LINEAR_OUTPUT = "linear_output"  # what remat="dots" keeps
 
 
 def residual_std(config: Model) -> float | None:
@@ -52,7 +55,8 @@ class Linear(nn.Module):
         weight = declare_parameter(self, "kernel", kernel)
         batch = x.shape[: x.ndim - rank]
         flat = math.prod(self.inputs)
-        y = linear(x.reshape(*batch, flat), weight.reshape(flat, -1)).reshape(*batch, *self.outputs)
+        y = linear(x.reshape(*batch, flat), weight.reshape(flat, -1))
+        y = jax.ad_checkpoint.checkpoint_name(y, LINEAR_OUTPUT).reshape(*batch, *self.outputs)
         if self.config.bias:
             y = y + vector(self, "bias", self.outputs, self.axes[rank:], 0.0, y)
         return y

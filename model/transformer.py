@@ -13,13 +13,22 @@ import jax.numpy as jnp
 from configs.schema import Model
 from model.attention import attention, visible, weigh
 from model.inputs import Inputs
-from model.layers import Embedding, FeedForward, Linear, Norm, residual_std, rotate
+from model.layers import (
+    LINEAR_OUTPUT,
+    Embedding,
+    FeedForward,
+    Linear,
+    Norm,
+    residual_std,
+    rotate,
+)
 
 ATTENTION_OUTPUT = "attention_output"  # what remat="attention" keeps
 
 REMAT_POLICIES = {
     "full": None,  # keep only each block's input
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    # By name: the policies that look for products do not see into linear's own derivative.
+    "dots": jax.checkpoint_policies.save_only_these_names(LINEAR_OUTPUT),
     "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION_OUTPUT),
 }
 
