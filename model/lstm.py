@@ -98,5 +98,8 @@ class LSTM(nn.Module):
 
 def empty_cache(config: Model, batch: int) -> tuple[Memory, ...]:
     """Empty memories of all layers."""
-    zeros = jnp.zeros((batch, config.width), config.compute_dtype)
-    return (Memory(zeros, zeros),) * config.layers
+    shape = (batch, config.width)
+    return tuple(
+        Memory(jnp.zeros(shape, config.compute_dtype), jnp.zeros(shape, config.compute_dtype))
+        for _ in range(config.layers)
+    )

@@ -123,7 +123,8 @@ def decode(
 
     Args:
         tokens_bt: int32 ids; row i holds lengths_b[i] of them, the rest is padding. A prompt is
-            read in one call, generation goes on with t = 1.
+            read in one call, generation goes on with t = 1. The cache must have room for t more
+            in every row, padding included.
         lengths_b: int32, at least 1.
 
     Returns:
