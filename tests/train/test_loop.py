@@ -19,6 +19,7 @@ from train.checkpoint import Reader, open_checkpoints
 from train.loop import DONE, NOT_FINITE, train
 from train.profiler import Profile, parse
 from train.report import read_history
+from train.signals import stop_on_signal
 from train.step import make_step
 
 
@@ -297,8 +298,9 @@ def test_updates_take_no_longer_as_the_run_goes_on(short, tmp_path):
 
 
 SIGNAL_TWICE = """
-import os, signal, sys, time
+import os, signal, time
 from train.signals import stop_on_signal
+signal.signal(signal.SIG{0}, signal.SIG_DFL)  # whatever this process was started with
 with stop_on_signal() as request:
     os.kill(os.getpid(), signal.SIG{0})
     print(request.signal_name, flush=True)
@@ -313,3 +315,13 @@ def test_a_second_signal_ends_the_process_at_once(name):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.stdout == f"SIG{name}\n"
     assert done.returncode == -getattr(signal, f"SIG{name}")
+
+
+def test_a_run_in_the_background_ignores_the_terminals_interrupt():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stop_on_signal() as request:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert request.signal_name == ""
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -13,9 +13,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import pytest
 
-from configs.schema import Batch, Checkpoints, Evaluation
+from configs.schema import Batch, Checkpoints, Corpus, Evaluation, Source
+from data.corpus import build
 from data.loader import train_batches
 from train.checkpoint import Reader
 from train.loop import DONE, STOPPED, train
@@ -139,8 +141,29 @@ def test_killed_at_any_moment_is_straight(long, start, tmp_path, rows, final_sta
     check_equal(straight, interrupted, rows, long, final_state, same)
 
 
+@pytest.mark.slow
+def test_memory_is_flat(long, tmp_path, monkeypatch):
+    """Two thousand updates: what the process holds after a quarter of them is what it needs."""
+    config = replace(long, steps=2000, checkpoints=Checkpoints(every=100))
+    used = []
+
+    def watching(store, config, start_step, host):
+        for step, tokens_bt in enumerate(train_batches(store, config, start_step, host)):
+            if step % 100 == 0:
+                pages = int(Path("/proc/self/statm").read_text().split()[1])
+                used.append((pages * os.sysconf("SC_PAGE_SIZE"), len(jax.live_arrays())))
+            yield tokens_bt
+
+    monkeypatch.setattr("train.loop.train_batches", watching)
+    assert train(config, tmp_path) == DONE
+    memory, arrays = zip(*used, strict=True)
+    assert len(set(arrays[1:])) == 1
+    assert memory[-1] - memory[5] < 20e6
+
+
 def test_a_signal_saves_and_the_run_goes_on(short, tmp_path, rows, final_state, same, monkeypatch):
     """In this process: the signal comes in the middle of the third update."""
+    before = signal.getsignal(signal.SIGTERM)
     assert train(short, tmp_path / "straight") == DONE
 
     def interrupting(store, config, start_step, host):
@@ -148,15 +171,15 @@ def test_a_signal_saves_and_the_run_goes_on(short, tmp_path, rows, final_state, 
             train_batches(store, config, start_step, host), start_step
         ):
             if step == 2:
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGTERM)
             yield tokens_bt
 
     with monkeypatch.context() as patched:
         patched.setattr("train.loop.train_batches", interrupting)
         assert train(short, tmp_path / "run") == STOPPED
     assert Reader(tmp_path / "run" / "checkpoints").latest() == 3
-    assert rows(tmp_path / "run", "event")[-1]["signal"] == "SIGINT"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # as it was before
+    assert rows(tmp_path / "run", "event")[-1]["signal"] == "SIGTERM"
+    assert signal.getsignal(signal.SIGTERM) is before
     assert train(short, tmp_path / "run") == DONE
     assert same(final_state(short, tmp_path / "run"), final_state(short, tmp_path / "straight"))
 
@@ -189,9 +212,7 @@ def command(*arguments):
     )
 
 
-def test_a_run_is_evaluated_and_written_with_from_its_directory(
-    short, tmp_path, rows, store_path, other_store_path
-):
+def test_a_run_is_evaluated_and_written_with_from_its_directory(short, tmp_path, rows):
     workdir = tmp_path / "run"
     config = replace(short, evaluation=Evaluation(windows=0, sample_tokens=0))
     assert train(config, workdir) == DONE
@@ -217,3 +238,10 @@ def test_a_run_is_evaluated_and_written_with_from_its_directory(
         *(("a", 0), ("a", 1)),
     ]
     assert all(t["tokens"] == 5 or t["ended"] == "document" for t in texts)
+
+    (tmp_path / "text.txt").write_text("abc " * 200)
+    sources = (Source(kind="text", pattern=str(tmp_path / "text.txt")),)
+    build(Corpus(sources=sources, tokenizer="chars", validation=0.2), tmp_path / "chars", workers=1)
+    done = command("train.evaluate", f"--workdir={workdir}", f"--data={tmp_path / 'chars'}")
+    assert done.returncode == 2
+    assert "was built with another tokenizer than the run's" in done.stderr
