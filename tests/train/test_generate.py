@@ -63,6 +63,8 @@ def test_top_p_keeps_the_fewest_that_reach_p():
     assert kept(keep_top_p(logits_bv, 0.51)) == [[0, 1], [1, 3]]
     assert kept(keep_top_p(logits_bv, 0.76)) == [[0, 1, 2], [0, 1, 3]]
     assert kept(keep_top_p(logits_bv, 0.99)) == [[0, 1, 2, 3]] * 2
+    halves = jnp.array([[0.0, -jnp.inf, 0.0]])
+    assert kept(keep_top_p(halves, 0.5)) == [[0]]  # reached, not surpassed
 
 
 def test_top_p_never_keeps_nothing_and_never_what_is_impossible():
