@@ -3,7 +3,7 @@
 
 python := .venv/bin/python
 quickstart := runs/quickstart
-parallel := -n auto --maxprocesses 4 --dist worksteal
+parallel := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help quickstart test test-all lint format venv
 .DEFAULT_GOAL := help

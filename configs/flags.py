@@ -111,7 +111,7 @@ def _parse(arguments: Sequence[str]) -> list[str]:
     except flags.Error as error:
         sys.exit(_refuse(error))
     if flags.FLAGS["verbosity"].using_default_value:
-        flags.FLAGS.verbosity = logging.WARNING  # where app.run would choose INFO
+        logging.set_verbosity(logging.WARNING)  # where app.run would choose INFO
     return rest
 
 
