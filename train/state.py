@@ -24,8 +24,8 @@ def create(config: Config) -> State:
     """The state before the first update: a pure function of the config and its seed."""
     params = model.init(config.model, jax.random.key(config.seed))
     optimizer = build(config, model.declare(config.model))
-    zero = jnp.zeros((), jnp.int32)
-    return State(zero, params, optimizer.init(params), zero, zero)
+    step, skipped, skipped_total = (jnp.zeros((), jnp.int32) for _ in range(3))
+    return State(step, params, optimizer.init(params), skipped, skipped_total)
 
 
 def abstract(config: Config) -> State:
