@@ -13,7 +13,7 @@ def get_config() -> Corpus:
     """The recipe, see above."""
     return Corpus(
         sources=(Source(kind="stdlib"),),
-        tokenizer="bpe:4096",
+        tokenizer="bpe:2048",
         validation=0.05,
         split="documents",
     )
