@@ -42,5 +42,5 @@ def get_config() -> Config:
         ),
         schedule=Schedule(kind="linear", warmup=10, final=0.0),
         evaluation=Evaluation(batch=128, prompt="\n"),
-        steps=150,
+        steps=200,
     )

@@ -16,6 +16,7 @@ import numpy as np
 
 from configs.schema import InputError, Model
 
+ATTENTION_OUTPUT = "attention_output"  # what remat="attention" keeps
 MASKED = -1e30  # finite: a padded row with nothing to see must not become nan
 CHUNK = 256  # queries a chunk of xla_chunked
 LONG = 1024  # from this length on, auto prefers chunks on CPU
@@ -200,7 +201,10 @@ def _splash_kernel(heads: int, length: int, window: int) -> Any:
     shape = (length, length)
     mask = masks.LocalMask(shape, (window - 1, 0), 0) if window else masks.CausalMask(shape)
     return kernel, kernel.make_splash_mha(
-        mask=masks.MultiHeadMask([mask] * heads), head_shards=1, q_seq_shards=1
+        mask=masks.MultiHeadMask([mask] * heads),
+        head_shards=1,
+        q_seq_shards=1,
+        residual_checkpoint_name=ATTENTION_OUTPUT,
     )
 
 

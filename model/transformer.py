@@ -11,7 +11,7 @@ import jax.ad_checkpoint
 import jax.numpy as jnp
 
 from configs.schema import Model
-from model.attention import attention, visible, weigh
+from model.attention import ATTENTION_OUTPUT, attention, visible, weigh
 from model.inputs import Inputs
 from model.layers import (
     LINEAR_OUTPUT,
@@ -22,8 +22,6 @@ from model.layers import (
     residual_std,
     rotate,
 )
-
-ATTENTION_OUTPUT = "attention_output"  # what remat="attention" keeps
 
 REMAT_POLICIES = {
     "full": None,  # keep only each block's input

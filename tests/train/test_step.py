@@ -156,17 +156,11 @@ class TestAccumulation:
         """Every one of its 3.2 million targets is counted."""
         network = {"context": 64, "width": 4, "heads": 1, "ffn_width": 4}
 
-        def compiled(windows):
-            config = settings(network, batch=windows, microbatch=500)
-            tokens = jax.ShapeDtypeStruct((windows, 65), jnp.int32)
-            return step_for(config).lower(abstract(config), tokens).compile()
-
-        step, small = compiled(50_000), compiled(1000)
-        memory: list[Any] = [program.memory_analysis() for program in (step, small)]
-        extra = memory[0].temp_size_in_bytes - memory[1].temp_size_in_bytes
-        assert extra <= 2 * 49_000 * 65 * 4  # the tokens, put in the order of the microbatches
-
         config = settings(network, batch=50_000, microbatch=500)
+        tokens = jax.ShapeDtypeStruct((50_000, 65), jnp.int32)
+        step = step_for(config).lower(abstract(config), tokens).compile()
+        scores = 50_000 * 64 * 64 * 4  # bytes of attention's scores, if all were there at once
+        assert step.memory_analysis().temp_size_in_bytes < scores / 10
         _, metrics = step(start(config), windows(50_000, 64, low=1))
         assert metrics["targets"] == 3_200_000
         assert metrics["skipped_total"] == 0
@@ -277,19 +271,17 @@ class TestOneSeed:
 
     def test_gives_the_run(self):
         """From the seed on, and bit for bit."""
+        config = self.dropping(1)
         created = jax.jit(create, static_argnums=0)
 
-        def run(seed):
-            config = self.dropping(seed)
+        def run():
             state, step, losses = created(config), step_for(config), []
             for k in range(3):
                 state, metrics = step(state, windows(seed=k))
                 losses.append(float(metrics["loss"]))
             return on_host(state), losses
 
-        one, again, other = run(1), run(1), run(2)
-        assert_equal(one, again)
-        assert one[1][0] != other[1][0]
+        assert_equal(run(), run())
 
     def test_what_is_dropped_differs_by_seed_step_and_microbatch(self):
         config = self.dropping(1)
@@ -320,6 +312,9 @@ class TestProgram:
         state = create(settings({"width": 4, "kind": "lstm"}))
         buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state)]
         assert len(set(buffers)) == len(buffers)
+        other = create(settings({"width": 4, "kind": "lstm"}, seed=1))
+        tables = [one.params["embedding"]["tokens"] for one in (state, other)]
+        assert np.mean(tables[0] == tables[1]) < 0.01
 
     def test_takes_any_number_of_microbatches(self):
         """As a ramp of the batch size asks of it."""
@@ -339,7 +334,8 @@ class TestProgram:
     @pytest.mark.parametrize(
         "changes",
         [
-            {"scan": True, "remat": "dots", "positions": "rotary", "width": 8},
+            {"positions": "rotary"},
+            pytest.param({"scan": True, "remat": "dots"}, marks=pytest.mark.slow),
             pytest.param({"kind": "lstm"}, marks=pytest.mark.slow),
         ],
     )
