@@ -38,7 +38,9 @@ def get_config() -> Config:
             name="muon", learning_rate=0.012, rest_learning_rate=0.01, weight_decay=0.1
         ),
         schedule=Schedule(kind="linear", warmup=15, final=0.0),
-        evaluation=Evaluation(every=80, windows=64, prompt="def ", sample_tokens=192),
+        evaluation=Evaluation(
+            every=80, windows=64, prompt="    def __init__(self, ", sample_tokens=192
+        ),
         checkpoints=Checkpoints(every=80),
         steps=240,
     )
