@@ -176,6 +176,33 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Mesh:
+    """Over how many devices each thing is split; -1, at most once: over those that are left."""
+
+    slices: int = 1  # replicas over the slow network between pods or nodes
+    data: int = -1  # replicas that see different windows
+    fsdp: int = 1  # windows again, and parameters, gradients and optimizer state with them
+    sequence: int = 1  # the tokens of a window
+    tensor: int = 1  # heads, feed-forward channels and vocabulary
+    stage: int = 1  # consecutive layers: a pipeline of microbatches
+    rounds: int = 1  # how often a microbatch passes through all stages (circular pipeline)
+
+    def __post_init__(self) -> None:
+        sizes = dataclasses.asdict(self)
+        for name, size in sizes.items():
+            require(
+                size > 0 or (size == -1 and name != "rounds"),
+                f"mesh.{name}={size} must be positive" + (", or -1" if name != "rounds" else ""),
+            )
+        left = [f"mesh.{name}" for name, size in sizes.items() if size == -1]
+        require(
+            len(left) <= 1,
+            f"{' and '.join(left)} cannot both be -1 (the devices that are left): give numbers to "
+            "all but one",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Optimizer:
     """The update rule. Matrices and the rest may differ (muon)."""
 
@@ -247,6 +274,7 @@ class Config:
     model: Model
     data: Data
     batch: Batch
+    mesh: Mesh = field(default_factory=Mesh)
     optimizer: Optimizer
     schedule: Schedule = field(default_factory=Schedule)
     evaluation: Evaluation = field(default_factory=Evaluation)

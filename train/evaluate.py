@@ -37,7 +37,7 @@ def run() -> None:
         f"{store.path} was built with another tokenizer than the run's: build it again with "
         f"--tokenizer={_WORKDIR.value}/{own.file}",
     )
-    mesh = make_mesh(config.batch)
+    mesh = make_mesh(config)
     params = jax.device_put(trained.params, replicated(mesh))
     sums = make_evaluation(config, store.eod)
     result = {

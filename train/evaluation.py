@@ -73,7 +73,7 @@ def _windows(
         config.model.context,
         settings.batch or config.batch.microbatch,
         math.ceil(settings.windows * share),
-        host_share(),
+        host_share(mesh),
     )
     results = (sums(params, shard_batch(mesh, tokens_bt)) for tokens_bt in batches)
     fetched = [jax.device_get(result) for result in one_late(results)]

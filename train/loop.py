@@ -65,7 +65,7 @@ def train(
         store = setup.open_data(config)
         resumed = checkpoints.latest() is not None
         changes = setup.check_same_run(workdir, config, store, allow_change) if resumed else []
-        mesh = make_mesh(config.batch)
+        mesh = make_mesh(config)
         state, first, seconds = _first_state(config, mesh, checkpoints)
         if first >= config.steps:
             console.say(f"the run in {workdir} is complete\n\n{report(workdir)}")
@@ -125,7 +125,7 @@ def _updates(run: Run, state: State, first: int, stop: StopRequest) -> int:
     under way.
     """
     config, step, compiled = run.config, first, set[int]()
-    batches = train_batches(run.store, config, first, host_share())
+    batches = train_batches(run.store, config, first, host_share(run.mesh))
     for step, rows_bt in enumerate(batches, first + 1):
         run.profiler.before(step, run.log.flush)
         began = time.monotonic()

@@ -1,79 +1,107 @@
-"""Rows are split over devices, in order; eight of them train as one does."""
+"""The mesh follows from the config and the devices, or says which number to change."""
 
-import os
-import subprocess
-import sys
+import re
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from configs.schema import Batch
-from parallel.mesh import host_share, make_mesh, replicated, shard_batch
-
-EIGHT_DEVICES = """
-import jax, numpy as np
+from configs import schema
 from configs.schema import Batch, Config, Data, InputError, Model, Optimizer
-from parallel.mesh import make_mesh, replicated, shard_batch
-from train.state import create
-from train.step import make_step
+from parallel.mesh import axis_sizes, check, host_share, make_mesh, replicated, shard_batch
 
-try:
-    make_mesh(Batch(size=12))
-except InputError as error:
-    assert str(error) == (
-        "batch.microbatch=12 cannot be shared evenly by 8 devices: choose a multiple of 8"
-    ), error
-else:
-    raise AssertionError("12 windows on 8 devices")
 
-batch = Batch(size=16, microbatch=8)
-mesh = make_mesh(batch)
-rows_bt = np.arange(16 * 9, dtype=np.int32).reshape(16, 9) % 11
-rows_bt[3, 4:] = -1  # unequal numbers of targets
-array = shard_batch(mesh, rows_bt)
-assert [shard.data.shape for shard in array.addressable_shards] == [(2, 9)] * 8
-for shard in array.addressable_shards:
-    np.testing.assert_array_equal(shard.data, rows_bt[shard.index])
+def config(**changes: Any) -> Config:
+    model = {"vocab": 11, "context": 8, "layers": 4, "width": 8, "heads": 4, "scan": True}
+    return Config(
+        model=Model(**(model | changes.pop("model", {}))),
+        data=Data(path="synthetic"),
+        batch=Batch(**changes.pop("batch", {"size": 16})),
+        mesh=schema.Mesh(**changes),
+        optimizer=Optimizer(learning_rate=1e-2),
+        steps=3,
+    )
 
-config = Config(
-    model=Model(vocab=11, context=8, layers=1, width=8, heads=2),
-    data=Data(path="synthetic"),
-    batch=batch,
-    optimizer=Optimizer(learning_rate=1e-2),
-    steps=3,
-)
-step = make_step(config, 0)
-results = []
-for place, batch_bt in ((replicated(mesh), array), (None, jax.numpy.asarray(rows_bt))):
-    state = jax.jit(create, static_argnums=0, out_shardings=place)(config)
-    for _ in range(3):
-        # XLA:CPU's devices share a pool of threads: two updates under way can starve each other.
-        state, metrics = jax.block_until_ready(step(state, batch_bt))
-    results.append((state.params, metrics))
-assert float(results[0][1]["targets"]) == 16 * 8 - 5
-jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), *results)
-print("as one")
-"""
+
+def sizes(count: int, **changes: Any) -> dict[str, int]:
+    found = axis_sizes(config(**changes), count)
+    check(config(**changes), found)
+    return {axis: size for axis, size in found.items() if size > 1}
 
 
 def test_one_device_holds_everything():
-    mesh = make_mesh(Batch(size=3))
+    mesh = make_mesh(config(batch={"size": 3}))
     rows_bt = np.arange(12, dtype=np.int32).reshape(3, 4)
     array = shard_batch(mesh, rows_bt)
     assert array.dtype == np.int32
     np.testing.assert_array_equal(array, rows_bt)
     assert jax.device_put(rows_bt, replicated(mesh)).sharding.is_fully_replicated
-    assert host_share() == (0, 1)
+    assert host_share(mesh) == (0, 1)
 
 
-@pytest.mark.timeout(300)
-def test_eight_devices_train_as_one():
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    done = subprocess.run(
-        [sys.executable, "-c", EIGHT_DEVICES],
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout == "as one\n", done.stderr
+def test_one_axis_takes_what_is_left():
+    assert sizes(8) == {"data": 8}
+    assert sizes(8, fsdp=2, tensor=2) == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert sizes(8, data=1, fsdp=-1, stage=2, rounds=2) == {"stage": 2, "fsdp": 4}
+    assert sizes(8, slices=2, data=1, sequence=2, tensor=-1) == {
+        "slice": 2,
+        "sequence": 2,
+        "tensor": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"fsdp": 3},
+            "mesh.data=-1 x mesh.fsdp=3: 8 devices are no multiple of 3; choose sizes whose product"
+            " divides 8",
+        ),
+        (
+            {"data": 2, "tensor": 2},
+            "mesh.data=2 x mesh.tensor=2 makes 4 devices and there are 8: change one of them, or "
+            "set one to -1",
+        ),
+        (
+            {"batch": {"size": 12}},
+            "batch.microbatch=12 cannot be shared evenly by 8 devices (slices x data x fsdp): "
+            "choose a multiple of 8, or fewer of these",
+        ),
+        (
+            {"tensor": 8},
+            "mesh.tensor=8 does not divide model.heads=4: choose a divisor for mesh.tensor, or "
+            "another model.heads",
+        ),
+        (
+            {"sequence": 8},
+            "model.context=8 cannot be split over mesh.sequence=8 and mesh.tensor=1: choose a "
+            "multiple of 16, or smaller ones",
+        ),
+        ({"stage": 8}, "mesh.stage=8 is more than model.layers=4: choose fewer stages"),
+        (
+            {"stage": 4, "rounds": 2},
+            "model.layers=4 cannot be split over mesh.stage=4 x mesh.rounds=2: choose a multiple "
+            "of 8, or fewer",
+        ),
+        ({"rounds": 2}, "mesh.rounds=2 needs a pipeline: set mesh.stage, or rounds=1"),
+        (
+            {"stage": 2, "model": {"scan": False}},
+            "mesh.stage=2 needs model.scan=true: stages hold stacked layers",
+        ),
+        (
+            {"tensor": 2, "model": {"kind": "lstm"}},
+            "mesh.tensor=2: an LSTM cannot be split so; use mesh.data or mesh.fsdp",
+        ),
+        (
+            {"fsdp": -1},
+            "mesh.data and mesh.fsdp cannot both be -1 (the devices that are left): give numbers "
+            "to all but one",
+        ),
+        ({"fsdp": 0}, "mesh.fsdp=0 must be positive, or -1"),
+    ],
+)
+def test_what_does_not_divide_is_named(changes, sentence):
+    with pytest.raises(InputError, match=f"^{re.escape(sentence)}$"):
+        sizes(8, **changes)

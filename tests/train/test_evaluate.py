@@ -20,7 +20,7 @@ from train.step import make_evaluation
 def evaluated(config, params):
     store = open_store(config.data.path)
     sums = make_evaluation(config, store.eod)
-    return store, evaluate(config, store, params, sums, make_mesh(config.batch))
+    return store, evaluate(config, store, params, sums, make_mesh(config))
 
 
 @pytest.fixture
