@@ -15,6 +15,7 @@ from model.network import (
     start_cache,
 )
 from model.parameters import Parameter
+from model.placement import Placement
 
 __all__ = [
     "Cache",
@@ -23,6 +24,7 @@ __all__ = [
     "Inputs",
     "Parameter",
     "Params",
+    "Placement",
     "apply",
     "attention_backend",
     "counts",

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs.schema import InputError, Model
+from model.placement import SEQUENCE, Placement, pieces_in_time
 
 ATTENTION_OUTPUT = "attention_output"  # what remat="attention" keeps
 MASKED = -1e30  # finite: a padded row with nothing to see must not become nan
@@ -24,48 +25,56 @@ LONG = 1024  # from this length on, auto prefers chunks on CPU
 
 def attention(
     q_btnh: jax.Array,
-    k_bskh: jax.Array,
-    v_bskh: jax.Array,
-    segments_bt: jax.Array | None,
+    k_btkh: jax.Array,
+    v_btkh: jax.Array,
+    segments_bs: jax.Array | None,
     window: int,
     backend: str,
+    placement: Placement,
 ) -> jax.Array:
     """Attend causally within segments (Vaswani et al. 2017, eq. 1).
 
+    Where the sequence is split, keys and values of all of it are put together here.
+
     Args:
         q_btnh: queries.
-        k_bskh: keys, s = t; n is a multiple of k (grouped queries share a key/value head).
-        v_bskh: values.
-        segments_bt: int32 document ids, or None when a window is one document.
+        k_btkh: keys; n is a multiple of k (grouped queries share a key/value head).
+        v_btkh: values.
+        segments_bs: int32 document ids of whole windows, or None when a window is one document.
         window: how many tokens a query sees, itself included; 0 for all.
         backend: a name that `choose` returned.
+        placement: which tokens of their windows these are.
 
     Returns:
         What each head read, [b, t, n, h], in the dtype of q.
     """
-    return BACKENDS[backend](q_btnh, k_bskh, v_bskh, segments_bt, window)
+    k_bskh, v_bskh = placement.whole_sequence(k_btkh), placement.whole_sequence(v_btkh)
+    return BACKENDS[backend](q_btnh, k_bskh, v_bskh, segments_bs, window, placement)
 
 
-def choose(config: Model, platform: str) -> str:
-    """The backend that runs: the one asked for, or for "auto" the best that can run here.
+def choose(config: Model, placement: Placement) -> str:
+    """The backend that runs: the one asked for, or for "auto" the best that can run there.
 
     Raises:
         InputError: the backend asked for cannot run this model on this platform.
     """
     asked = config.attention
     if asked != "auto":
-        obstacle = _obstacle(asked, config, platform)
+        obstacle = _obstacle(asked, config, placement)
         if obstacle:
             raise InputError(f"model.attention={asked} cannot run: {obstacle}; choose auto or xla")
         return asked
     long = "xla_chunked" if config.context >= LONG else "xla"
-    preferred = {"gpu": "cudnn", "tpu": "splash"}.get(platform, long)
-    return long if _obstacle(preferred, config, platform) else preferred
+    preferred = {"gpu": "cudnn", "tpu": "splash"}.get(placement.platform, long)
+    return long if _obstacle(preferred, config, placement) else preferred
 
 
-def _obstacle(backend: str, config: Model, platform: str) -> str:
+def _obstacle(backend: str, config: Model, placement: Placement) -> str:
     """Why a backend cannot run, or nothing."""
+    platform = placement.platform
     if backend == "cudnn":
+        if placement.sequence > 1:
+            return f"cuDNN needs whole windows and mesh.sequence={placement.sequence} splits them"
         if platform != "gpu":
             return f"cuDNN needs a GPU and this is {platform}"
         if config.compute_dtype != "bfloat16":
@@ -79,9 +88,10 @@ def _obstacle(backend: str, config: Model, platform: str) -> str:
     if backend == "splash":
         if platform != "tpu":
             return f"splash attention needs a TPU and this is {platform}"
-        if config.context % 128:
-            return (
-                f"splash attention needs a context that is a multiple of 128, not {config.context}"
+        pieces = 128 * placement.sequence
+        if config.context % pieces:
+            return f"splash attention needs a context that is a multiple of {pieces}, not " + str(
+                config.context
             )
     return ""
 
@@ -119,52 +129,67 @@ def _xla(
     q_btnh: jax.Array,
     k_bskh: jax.Array,
     v_bskh: jax.Array,
-    segments_bt: jax.Array | None,
+    segments_bs: jax.Array | None,
     window: int,
+    placement: Placement,
 ) -> jax.Array:
     """The reference: all scores at once, t * s of them in memory."""
-    t = q_btnh.shape[1]
-    return _rows(q_btnh, k_bskh, v_bskh, segments_bt, window, 0, t)
+    s = k_bskh.shape[1]
+    return _rows(q_btnh, placement.times(s), k_bskh, v_bskh, segments_bs, window, 0, s)
 
 
 def _rows(
     q_btnh: jax.Array,
+    times_t: jax.Array,
     k_bskh: jax.Array,
     v_bskh: jax.Array,
-    segments_bt: jax.Array | None,
+    segments_bs: jax.Array | None,
     window: int,
-    start: int,
-    stop: int,
+    first: int,
+    last: int,
 ) -> jax.Array:
-    """Output rows start..stop, reading only the keys that any of them can see."""
-    first = max(0, start - window + 1) if window else 0
-    mask_bts = visible(jnp.arange(start, stop), jnp.arange(first, stop), window)[None]
-    if segments_bt is not None:
-        same = segments_bt[:, start:stop, None] == segments_bt[:, None, first:stop]
-        mask_bts = mask_bts & same
-    return weigh(q_btnh[:, start:stop], k_bskh[:, first:stop], v_bskh[:, first:stop], mask_bts)
+    """What the queries at `times_t` read, none of which can see keys outside first..last - 1."""
+    mask_bts = visible(times_t, jnp.arange(first, last), window)[None]
+    if segments_bs is not None:
+        own_bt = jnp.take(segments_bs, times_t, axis=1, mode="clip")
+        mask_bts = mask_bts & (own_bt[:, :, None] == segments_bs[:, None, first:last])
+    return weigh(q_btnh, k_bskh[:, first:last], v_bskh[:, first:last], mask_bts)
 
 
 def _xla_chunked(
     q_btnh: jax.Array,
     k_bskh: jax.Array,
     v_bskh: jax.Array,
-    segments_bt: jax.Array | None,
+    segments_bs: jax.Array | None,
     window: int,
+    placement: Placement,
 ) -> jax.Array:
     """Queries in chunks: skips the upper triangle, and keeps one chunk's scores at a time.
 
     The backward pass computes each chunk's scores again, so memory grows with t, not t squared.
     """
-    t = q_btnh.shape[1]
-    rows = jax.checkpoint(_rows, static_argnums=(4, 5, 6))
+    times_t = placement.times(k_bskh.shape[1])
+    rows = jax.checkpoint(_rows, static_argnums=(5, 6, 7))
     chunks: list[jax.Array] = []
-    for start in range(0, t, CHUNK):
+    for start, stop, first, last in _chunks(q_btnh.shape[1], window, placement):
         if chunks:  # else XLA runs them side by side, with the scores of all in memory
             q_btnh, chunks[-1] = jax.lax.optimization_barrier((q_btnh, chunks[-1]))
-        stop = min(start + CHUNK, t)
-        chunks.append(rows(q_btnh, k_bskh, v_bskh, segments_bt, window, start, stop))
+        q_bcnh, times_c = q_btnh[:, start:stop], times_t[start:stop]
+        chunks.append(rows(q_bcnh, times_c, k_bskh, v_bskh, segments_bs, window, first, last))
     return jnp.concatenate(chunks, axis=1)
+
+
+def _chunks(t: int, window: int, placement: Placement) -> list[tuple[int, int, int, int]]:
+    """Where each chunk of queries starts and stops, and the first and last key it may see."""
+    if placement.sequence == 1:
+        ends = [(start, min(start + CHUNK, t)) for start in range(0, t, CHUNK)]
+        return [(a, b, max(0, a - window + 1) if window else 0, b) for a, b in ends]
+    # Which tokens a device holds is known only as it runs; the early piece of each lies in the
+    # first half of the window.
+    half, s = t // 2, t * placement.sequence
+    starts = [*range(0, half, CHUNK), *range(half, t, CHUNK)]
+    stops = [*starts[1:], t]
+    return [(a, b, 0, s // 2 if a < half else s) for a, b in zip(starts, stops, strict=True)]
 
 
 def _cudnn(
@@ -173,6 +198,7 @@ def _cudnn(
     v_bskh: jax.Array,
     segments_bt: jax.Array | None,
     window: int,
+    _: Placement,
 ) -> jax.Array:
     """cuDNN's fused kernel. Segments become a dense mask, which costs t * s bytes and speed."""
     mask = None
@@ -190,7 +216,7 @@ def _cudnn(
 
 
 @functools.cache
-def _splash_kernel(heads: int, length: int, window: int) -> Any:
+def _splash_kernel(heads: int, length: int, window: int, placement: Placement) -> Any:
     from jax.experimental.pallas.ops.tpu.splash_attention import (
         splash_attention_kernel as kernel,
     )
@@ -198,35 +224,64 @@ def _splash_kernel(heads: int, length: int, window: int) -> Any:
         splash_attention_mask as masks,
     )
 
-    shape = (length, length)
-    mask = masks.LocalMask(shape, (window - 1, 0), 0) if window else masks.CausalMask(shape)
+    shape, parts = (length, length), placement.sequence
+    mask: Any
+    if window:
+        mask = masks.LocalMask(shape, (window - 1, 0), 0, parts)
+    else:
+        mask = masks.CausalMask(shape, 0, parts)
+    if parts > 1:
+        mask.q_sequence = pieces_in_time(placement, length)
     return kernel, kernel.make_splash_mha(
         mask=masks.MultiHeadMask([mask] * heads),
         head_shards=1,
-        q_seq_shards=1,
+        q_seq_shards=parts,
         residual_checkpoint_name=ATTENTION_OUTPUT,
     )
+
+
+def _own_part(attend: Any, placement: Placement) -> Any:
+    """The kernel for this device's queries, out of the one for those of all devices."""
+    mesh = jax.sharding.AbstractMesh((1, placement.sequence), ("heads", SEQUENCE))
+    specs = attend.manual_sharding_spec(
+        jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("heads", SEQUENCE))
+    )
+
+    def cut(array: jax.Array, spec: jax.sharding.PartitionSpec) -> jax.Array:
+        for dim, name in enumerate(spec):
+            if name == SEQUENCE:
+                share = array.shape[dim] // placement.sequence
+                start = placement.index(SEQUENCE) * share
+                array = jax.lax.dynamic_slice_in_dim(jnp.asarray(array), start, share, dim)
+        return array
+
+    return jax.tree.map(cut, attend, specs)
 
 
 def _splash(
     q_btnh: jax.Array,
     k_bskh: jax.Array,
     v_bskh: jax.Array,
-    segments_bt: jax.Array | None,
+    segments_bs: jax.Array | None,
     window: int,
+    placement: Placement,
 ) -> jax.Array:
     """The TPU's block-sparse kernel: packing is native, masked blocks are never computed."""
-    b, t, n, h = q_btnh.shape
+    b, _, n, h = q_btnh.shape
+    s = k_bskh.shape[1]
     with jax.ensure_compile_time_eval():
-        kernel, attend = _splash_kernel(n, t, window)
+        kernel, attend = _splash_kernel(n, s, window, placement)
+    if placement.sequence > 1:
+        attend = _own_part(attend, placement)
     repeat = n // k_bskh.shape[2]
     q_bnth = jnp.swapaxes(q_btnh * np.float32(h**-0.5).astype(q_btnh.dtype), 1, 2)
     k_bnsh = jnp.repeat(jnp.swapaxes(k_bskh, 1, 2), repeat, axis=1)
     v_bnsh = jnp.repeat(jnp.swapaxes(v_bskh, 1, 2), repeat, axis=1)
-    if segments_bt is None:
-        segments_bt = jnp.zeros((b, t), jnp.int32)
-    out_bnth = jax.vmap(lambda q, k, v, ids: attend(q, k, v, kernel.SegmentIds(ids, ids)))(
-        q_bnth, k_bnsh, v_bnsh, segments_bt
+    if segments_bs is None:
+        segments_bs = jnp.zeros((b, s), jnp.int32)
+    own_bt = placement.take(segments_bs)
+    out_bnth = jax.vmap(lambda q, k, v, own, all_: attend(q, k, v, kernel.SegmentIds(own, all_)))(
+        q_bnth, k_bnsh, v_bnsh, own_bt, segments_bs
     )
     return jnp.swapaxes(out_bnth, 1, 2)
 

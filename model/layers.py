@@ -5,6 +5,7 @@ Parameters are float32; mathematics runs in the dtype of the input, norms in flo
 """
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -12,8 +13,10 @@ import jax.ad_checkpoint
 import jax.numpy as jnp
 
 from configs.schema import Model
+from model.inputs import Inputs
 from model.linear import linear
 from model.parameters import Parameter, declare_parameter
+from model.placement import FSDP, TENSOR, Placement, split_dim
 
 LINEAR_OUTPUT = "linear_output"  # what remat="dots" keeps
 
@@ -31,10 +34,12 @@ def residual_std(config: Model) -> float | None:
 class Linear(nn.Module):
     """y = x W (+ b): contracts the last `len(inputs)` dimensions of x, appends `outputs`.
 
-    `axes` names the logical axis of each dimension of W.
+    `axes` names the logical axis of each dimension of W. Where its inputs are split over tensor,
+    each device has a part of the sum, and y is the sum for the tokens of its residual stream.
     """
 
     config: Model
+    placement: Placement
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     axes: tuple[str, ...]
@@ -53,12 +58,17 @@ class Linear(nn.Module):
             matrix_axes=(tuple(range(rank)), tuple(range(rank, len(self.axes)))),
         )
         weight = declare_parameter(self, "kernel", kernel)
-        batch = x.shape[: x.ndim - rank]
-        flat = math.prod(self.inputs)
-        y = linear(x.reshape(*batch, flat), weight.reshape(flat, -1))
-        y = jax.ad_checkpoint.checkpoint_name(y, LINEAR_OUTPUT).reshape(*batch, *self.outputs)
+        batch, into = x.shape[: x.ndim - rank], self.axes[rank:]
+        outputs = self.outputs if "width" in into else weight.shape[rank:]
+        rows = math.prod(weight.shape[:rank])
+        split = int("width" in into)  # the dimension of the flat matrix that fsdp splits
+        y = linear(x.reshape(*batch, -1), weight.reshape(rows, -1), self.placement, split)
+        if split_dim(self.axes[:rank], TENSOR) is not None:
+            y = self.placement.leave(y)
+        y = jax.ad_checkpoint.checkpoint_name(y, LINEAR_OUTPUT).reshape(*y.shape[:2], *outputs)
         if self.config.bias:
-            y = y + vector(self, "bias", self.outputs, self.axes[rank:], 0.0, y)
+            names = tuple("channels" if axis == "width" else axis for axis in into)
+            y = y + vector(self, "bias", self.outputs, names, 0.0, y)
         return y
 
 
@@ -72,8 +82,8 @@ def vector(
 ) -> jax.Array:
     """A bias or scale in the dtype and rank of `like`: starts constant, never decays."""
     spec = Parameter(shape=shape, axes=axes, kind="vector", decay=False, constant=constant)
-    value = declare_parameter(module, name, spec)
-    return value.astype(like.dtype).reshape((1,) * (like.ndim - len(shape)) + shape)
+    value = declare_parameter(module, name, spec).astype(like.dtype)
+    return value.reshape((1,) * (like.ndim - value.ndim) + value.shape)
 
 
 class Norm(nn.Module):
@@ -81,7 +91,7 @@ class Norm(nn.Module):
 
     config: Model
     kind: str
-    axis: str = "width"
+    axis: str = "channels"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -102,16 +112,17 @@ class FeedForward(nn.Module):
     """Two matrices around a non-linearity, or three when gated (SwiGLU, Shazeer 2020)."""
 
     config: Model
+    placement: Placement
 
     @nn.compact
     def __call__(self, x_btd: jax.Array) -> jax.Array:
         """Each token for itself."""
-        c = self.config
+        c, placement = self.config, self.placement
+        x_btd = placement.enter(x_btd)
 
         def up(name: str) -> jax.Array:
-            layer = Linear(
-                c, (c.width,), (c.ffn_width,), ("width", "ffn"), std=c.init_std, name=name
-            )
+            axes = ("width", "ffn")
+            layer = Linear(c, placement, (c.width,), (c.ffn_width,), axes, c.init_std, name=name)
             return layer(x_btd)
 
         if c.ffn == "swiglu":
@@ -120,9 +131,8 @@ class FeedForward(nn.Module):
             hidden_btf = jnp.square(jax.nn.relu(up("up")))
         else:
             hidden_btf = jax.nn.gelu(up("up"))
-        down = Linear(
-            c, (c.ffn_width,), (c.width,), ("ffn", "width"), std=residual_std(c), name="down"
-        )
+        axes, std = ("ffn", "width"), residual_std(c)
+        down = Linear(c, placement, (c.ffn_width,), (c.width,), axes, std, name="down")
         return down(hidden_btf)
 
 
@@ -130,6 +140,7 @@ class Embedding(nn.Module):
     """The token table, the position table when learned, and the output head."""
 
     config: Model
+    placement: Placement
 
     def setup(self) -> None:
         """Declare the tables."""
@@ -148,17 +159,61 @@ class Embedding(nn.Module):
             )
             self.positions = declare_parameter(self, "positions", table)
 
-    def embed(self, tokens_bt: jax.Array, positions_bt: jax.Array) -> jax.Array:
+    def embed(self, inputs: Inputs) -> jax.Array:
         """Vectors for token ids, in the compute dtype; positions matter only when learned."""
-        c = self.config
-        x_btd = self.tokens[tokens_bt]
+        c, placement = self.config, self.placement
+        x_btd = look_up(self.tokens, inputs.tokens_bt, placement, c.compute_dtype)
         if c.kind == "transformer" and c.positions == "learned":
-            x_btd = x_btd + self.positions[positions_bt]
-        return x_btd.astype(c.compute_dtype)
+            table_td = placement.matrix(self.positions, 1)
+            x_btd = x_btd + placement.stream(table_td[inputs.positions_bt]).astype(x_btd.dtype)
+        return x_btd
 
     def head(self) -> jax.Array:
         """The output table, float32 [padded_vocab, width]."""
         return self.tokens if self.config.tied else self.output
+
+
+def look_up(
+    table_vd: jax.Array, tokens_bt: jax.Array, placement: Placement, dtype: str
+) -> jax.Array:
+    """The rows of a table for token ids, for the tokens of the residual stream, in `dtype`.
+
+    The table may be split by rows over tensor and by columns over fsdp. It stays where it is: each
+    device looks its columns up for the windows of all of fsdp, and then columns are exchanged for
+    windows, which is less by far than the table.
+    """
+    if placement.fsdp > 1:
+        tokens_bt = jax.lax.all_gather(tokens_bt, FSDP, tiled=True)
+    if placement.tensor > 1:
+        rows = len(table_vd)
+        tokens_bt = tokens_bt - placement.index(TENSOR) * rows
+        here_bt = (tokens_bt >= 0) & (tokens_bt < rows)
+        x_btd = jnp.where(here_bt[..., None], table_vd[jnp.clip(tokens_bt, 0, rows - 1)], 0)
+    else:
+        x_btd = table_vd[tokens_bt]
+    x_btd = x_btd.astype(dtype)
+    if placement.fsdp > 1:
+        x_btd = jax.lax.all_to_all(x_btd, FSDP, split_axis=0, concat_axis=2, tiled=True)
+    return placement.leave(x_btd)
+
+
+def dropout(x_btd: jax.Array, rate: float, keys_bt: jax.Array | None, number: Any) -> jax.Array:
+    """Zero a share of the channels and scale up the rest (Srivastava et al. 2014).
+
+    Args:
+        x_btd: any array of tokens.
+        rate: the share.
+        keys_bt: a key for each token, so that masks do not depend on where tokens are computed;
+            None: no dropout.
+        number: which of the network's dropouts this is; integer, traced or not.
+    """
+    if keys_bt is None:
+        return x_btd
+
+    def keep(key: jax.Array) -> jax.Array:
+        return jax.random.bernoulli(jax.random.fold_in(key, number), 1 - rate, x_btd.shape[-1:])
+
+    return jnp.where(jax.vmap(jax.vmap(keep))(keys_bt), x_btd / (1 - rate), 0).astype(x_btd.dtype)
 
 
 def rotate(x_btnh: jax.Array, positions_bt: jax.Array, base: float) -> jax.Array:

@@ -3,28 +3,41 @@
 Shapes: b batch, t time, k inputs, n outputs.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
-
-@jax.custom_vjp
-def linear(x_btk: jax.Array, w_kn: jax.Array) -> jax.Array:
-    """x W in the dtype of x; W is float32 and its gradient is too."""
-    return jnp.einsum("btk,kn->btn", x_btk, w_kn.astype(x_btk.dtype))
+from model.placement import Placement
 
 
-def _forward(x_btk: jax.Array, w_kn: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return linear(x_btk, w_kn), (x_btk, w_kn)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def linear(x_btk: jax.Array, w_kn: jax.Array, placement: Placement, split: int) -> jax.Array:
+    """x W in the dtype of x; W is float32 and its gradient is too.
+
+    W may be a slice along dimension `split`. What the other devices hold is fetched here, in the
+    dtype of x, and fetched again for the backward pass.
+    """
+    return jnp.einsum("btk,kn->btn", x_btk, placement.matrix(w_kn.astype(x_btk.dtype), split))
 
 
-def _backward(saved: tuple[jax.Array, ...], dy_btn: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _forward(
+    x_btk: jax.Array, w_kn: jax.Array, placement: Placement, split: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return linear(x_btk, w_kn, placement, split), (x_btk, w_kn)
+
+
+def _backward(
+    placement: Placement, split: int, saved: tuple[jax.Array, ...], dy_btn: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     # Without the barrier XLA:CPU computes whatever produced x and dy (a GELU, a norm) again, one
     # element at a time, inside the transposing copy it makes for dW: its largest single loss.
-    x_btk, dy_btn = jax.lax.optimization_barrier((saved[0], dy_btn))
-    w_kn = saved[1]
-    dx_btk = jnp.einsum("btn,kn->btk", dy_btn, w_kn.astype(dy_btn.dtype))
+    # W is behind it so that XLA does not keep the forward pass's whole matrix for this.
+    x_btk, dy_btn, w_kn = jax.lax.optimization_barrier((saved[0], dy_btn, saved[1]))
+    whole_kn = placement.matrix(w_kn.astype(dy_btn.dtype), split)
+    dx_btk = jnp.einsum("btn,kn->btk", dy_btn, whole_kn)
     dw_kn = jnp.einsum("btk,btn->kn", x_btk, dy_btn, preferred_element_type=w_kn.dtype)
-    return dx_btk, dw_kn
+    return dx_btk, placement.matrix_gradient(dw_kn, split)
 
 
 linear.defvjp(_forward, _backward)
@@ -47,11 +60,18 @@ def _forward_float32(
 def _backward_float32(
     saved: tuple[jax.Array, ...], dy_btn: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
+    x_btk, w_nk = saved
+    return linear_float32_gradients(x_btk, w_nk, dy_btn, w_nk.dtype)
+
+
+def linear_float32_gradients(
+    x_btk: jax.Array, w_nk: jax.Array, dy_btn: jax.Array, dtype: jax.typing.DTypeLike
+) -> tuple[jax.Array, jax.Array]:
+    """The gradients of linear_float32 for x and W, that for W in `dtype`."""
     # Left to JAX, both products would run in float32, and dW be rounded to the dtype of x.
-    x_btk, dy_btn = jax.lax.optimization_barrier((saved[0], dy_btn.astype(saved[0].dtype)))
-    w_nk = saved[1]
+    x_btk, dy_btn = jax.lax.optimization_barrier((x_btk, dy_btn.astype(x_btk.dtype)))
     dx_btk = jnp.einsum("btn,nk->btk", dy_btn, w_nk.astype(dy_btn.dtype))
-    dw_nk = jnp.einsum("btn,btk->nk", dy_btn, x_btk, preferred_element_type=w_nk.dtype)
+    dw_nk = jnp.einsum("btn,btk->nk", dy_btn, x_btk, preferred_element_type=dtype)
     return dx_btk, dw_nk
 
 

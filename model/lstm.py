@@ -11,8 +11,9 @@ import jax.numpy as jnp
 
 from configs.schema import Model
 from model.inputs import Inputs
-from model.layers import Embedding, Linear, Norm
+from model.layers import Embedding, Linear, Norm, dropout
 from model.parameters import Parameter, declare_parameter
+from model.placement import Placement
 
 
 class Memory(NamedTuple):
@@ -26,6 +27,7 @@ class Layer(nn.Module):
     """One recurrence. Gates of all inputs at once, then one small product a token."""
 
     config: Model
+    placement: Placement
 
     @nn.compact
     def __call__(
@@ -35,10 +37,12 @@ class Layer(nn.Module):
         c = self.config
         std = c.width**-0.5
         axes = ("width", "gates", "ffn")
-        read_bt4d = Linear(c, (c.width,), (4, c.width), axes, std, name="input")(x_btd)
+        read_bt4d = Linear(c, self.placement, (c.width,), (4, c.width), axes, std, name="input")(
+            x_btd
+        )
         shape = (c.width, 4, c.width)
         recurrent = Parameter(shape, axes, "matrix", True, std, matrix_axes=((0,), (1, 2)))
-        w_d4d = declare_parameter(self, "recurrent", recurrent)
+        w_d4d = self.placement.matrix(declare_parameter(self, "recurrent", recurrent), 0)
 
         def step(old: Memory, now: tuple[jax.Array, ...]) -> tuple[Memory, jax.Array]:
             gates_b4d, opens_b1, counts_b1 = now
@@ -66,7 +70,7 @@ class LSTM(nn.Module):
     """Embedding, stacked recurrences with residual connections, final norm."""
 
     config: Model
-    train: bool = False
+    placement: Placement
 
     @nn.compact
     def __call__(
@@ -77,9 +81,8 @@ class LSTM(nn.Module):
         `counts_bt` is False where a token pads a shorter prompt: memory passes it unchanged.
         """
         c = self.config
-        embedding = Embedding(c, name="embedding")
-        x_btd = embedding.embed(inputs.tokens_bt, inputs.positions_bt)
-        drop = nn.Dropout(c.dropout, deterministic=not self.train)
+        embedding = Embedding(c, self.placement, name="embedding")
+        x_btd = embedding.embed(inputs)
         opens_bt = jnp.zeros(inputs.tokens_bt.shape, bool)
         if inputs.segments_bt is not None:
             opens_bt = inputs.positions_bt == 0  # a new document starts from an empty memory
@@ -88,11 +91,14 @@ class LSTM(nn.Module):
         memories = cache or empty_cache(c, inputs.tokens_bt.shape[0])
         new = []
         for i, memory in enumerate(memories):
-            read_btd = Norm(c, c.norm, name=f"norm_{i}")(drop(x_btd))
-            hidden_btd, memory = Layer(c, name=f"layer_{i}")(read_btd, opens_bt, counts_bt, memory)
+            dropped_btd = dropout(x_btd, c.dropout, inputs.keys_bt, i)
+            read_btd = Norm(c, c.norm, name=f"norm_{i}")(dropped_btd)
+            layer = Layer(c, self.placement, name=f"layer_{i}")
+            hidden_btd, memory = layer(read_btd, opens_bt, counts_bt, memory)
             x_btd = x_btd + hidden_btd
             new.append(memory)
-        x_btd = Norm(c, c.norm, name="final_norm")(drop(x_btd))
+        dropped_btd = dropout(x_btd, c.dropout, inputs.keys_bt, c.layers)
+        x_btd = Norm(c, c.norm, name="final_norm")(dropped_btd)
         return x_btd, embedding.head(), None if cache is None else tuple(new)
 
 

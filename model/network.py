@@ -3,6 +3,7 @@
 Shapes: b batch, t time, v padded vocabulary. Parameters are nested dicts of float32 arrays.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -12,9 +13,11 @@ import jax.numpy as jnp
 from configs.schema import Model
 from model import lstm, transformer
 from model.attention import choose
-from model.inputs import Inputs, split
+from model.inputs import Inputs, Targets, split, token_keys
 from model.loss import Sums, cross_entropy, logits
 from model.parameters import Declared, Parameter
+from model.pipeline import share, unshare
+from model.placement import Placement, here
 
 Params = dict[str, Any]
 Declarations = dict[str, Any]  # the same tree with a Parameter at each leaf
@@ -27,24 +30,25 @@ class Cache(NamedTuple):
     length_b: jax.Array
 
 
-def attention_backend(config: Model) -> str:
-    """The attention that runs here: what was asked for, or what "auto" stands for.
+def attention_backend(config: Model, placement: Placement) -> str:
+    """The attention that runs there: what was asked for, or what "auto" stands for.
 
     Raises:
-        InputError: the one asked for cannot run here.
+        InputError: the one asked for cannot run there.
     """
-    return choose(config, jax.default_backend()) if config.kind == "transformer" else "none"
+    return choose(config, placement) if config.kind == "transformer" else "none"
 
 
-def _network(config: Model, backend: str, train: bool = False) -> nn.Module:
-    if config.kind == "lstm":
-        return lstm.LSTM(config, train)
-    return transformer.Transformer(config, backend, train)
+def _network(config: Model, placement: Placement) -> nn.Module:
+    kind = lstm.LSTM if config.kind == "lstm" else transformer.Transformer
+    return kind(config, placement)
 
 
 def _boxed(config: Model, key: jax.Array) -> Any:
     token = jnp.zeros((1, 1), jnp.int32)
-    return _network(config, "xla").init(key, Inputs(token, None, token), None)["params"]
+    # Kernels need more than one token, and what is returned does not depend on the attention.
+    network = _network(dataclasses.replace(config, attention="xla"), here())
+    return network.init(key, Inputs(token, None, token), None)["params"]
 
 
 def declare(config: Model) -> Declarations:
@@ -63,21 +67,15 @@ def _is_box(leaf: Any) -> bool:
 
 
 def features(
-    config: Model, params: Params, inputs: Inputs, key: jax.Array | None = None
+    config: Model, params: Params, inputs: Inputs, placement: Placement
 ) -> tuple[jax.Array, jax.Array]:
-    """Final hidden states [b, t, d] and the float32 output table [v, d].
-
-    A key turns dropout on.
-    """
-    train = key is not None and config.dropout > 0
-    rngs = {"dropout": key} if key is not None and train else None
-    network = _network(config, attention_backend(config), train)
-    x_btd, head_vd, _ = _run(network, params, inputs, None, rngs=rngs)
+    """Final hidden states [b, t, d] and the float32 output table [v, d], or the shares of these."""
+    x_btd, head_vd, _ = _run(_network(config, placement), params, inputs, None)
     return x_btd, head_vd
 
 
-def _run(network: nn.Module, params: Params, *args: Any, **options: Any) -> Any:
-    return network.apply({"params": params}, *args, **options)
+def _run(network: nn.Module, params: Params, *args: Any) -> Any:
+    return network.apply({"params": params}, *args)
 
 
 def loss(
@@ -87,23 +85,47 @@ def loss(
     *,
     eod: int,
     attend_across: bool,
+    placement: Placement | None = None,
     key: jax.Array | None = None,
+    rows_b: jax.Array | None = None,
     z_loss: float = 0.0,
 ) -> tuple[jax.Array, Sums]:
     """Next-token cross-entropy of int32 windows [b, t + 1], -1 where padded.
 
+    Args:
+        config: the network.
+        params: this device's share, as `placement` splits them.
+        window_bt: whole windows, also where the sequence is split.
+        eod: the end-of-document id.
+        attend_across: whether a document may look into the ones before it in the window.
+        placement: how the network is split over devices; None: not at all.
+        key: turns dropout on.
+        rows_b: with a key: which windows of the batch these are, int32.
+        z_loss: see model.loss.cross_entropy.
+
     Returns:
-        The float32 sum over targets to differentiate, in nats, and each window's sums `loss`,
-        `weight` and `correct`, [b], that reports are made of (see model.loss.cross_entropy).
+        The float32 sum over targets to differentiate, in nats, or this device's part of it, and
+        each window's sums `loss`, `weight` and `correct`, [b], that reports are made of.
     """
-    inputs, targets = split(window_bt, eod, attend_across)
-    x_btd, head_vd = features(config, params, inputs, key)
-    return cross_entropy(config, z_loss, x_btd, head_vd, targets)
+    placement = placement or here()
+    inputs, targets = split(window_bt, eod, attend_across, placement)
+    if key is not None and config.dropout:
+        rows_b = jnp.arange(len(window_bt)) if rows_b is None else rows_b
+        keys_bt = token_keys(key, rows_b, window_bt.shape[1] - 1, placement)
+        inputs = inputs._replace(keys_bt=keys_bt)
+    x_btd, head_vd = features(config, params, inputs, placement)
+    targets = Targets(*(share(placement, part) for part in targets))
+    total, sums = cross_entropy(config, z_loss, placement, x_btd, head_vd, targets)
+
+    def whole(sum_b: jax.Array) -> jax.Array:
+        return unshare(placement, placement.sequence_sum(sum_b), len(window_bt))
+
+    return total, {name: whole(sum_b) for name, sum_b in sums.items()}
 
 
 def apply(config: Model, params: Params, inputs: Inputs) -> jax.Array:
     """Float32 logits [b, t, v] of every position: for inspection and tests, not for training."""
-    x_btd, head_vd = features(config, params, inputs)
+    x_btd, head_vd = features(config, params, inputs, here())
     return logits(config, x_btd, head_vd)
 
 
@@ -135,7 +157,7 @@ def decode(
     positions_bt = cache.length_b[:, None] + steps_t[None]
     inputs = Inputs(tokens_bt, None, positions_bt)
     extra = (steps_t[None] < lengths_b[:, None],) if config.kind == "lstm" else ()
-    network = _network(config, "xla")  # with a cache there is no other
+    network = _network(config, here())
     x_btd, head_vd, layers = _run(network, params, inputs, cache.layers, *extra)
     last_b1d = jnp.take_along_axis(x_btd, (lengths_b - 1)[:, None, None], axis=1)
     return logits(config, last_b1d, head_vd)[:, 0], Cache(layers, cache.length_b + lengths_b)

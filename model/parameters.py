@@ -94,6 +94,11 @@ def _renumber(
 
 
 def declare_parameter(module: nn.Module, name: str, parameter: Parameter) -> jax.Array:
-    """The float32 value of `parameter` in this module, declared under `name`."""
+    """The float32 value of `parameter` in this module, declared under `name`.
+
+    Where it is split over devices it is this device's share, whose shape Flax would not accept.
+    """
+    if module.has_variable("params", name):
+        return module.get_variable("params", name)
     boxed: Any = module.param(name, lambda key: Declared(parameter.initial(key), parameter))
     return boxed  # which Flax has unboxed already

@@ -11,7 +11,7 @@ import jax.ad_checkpoint
 import jax.numpy as jnp
 
 from configs.schema import Model
-from model.attention import ATTENTION_OUTPUT, attention, visible, weigh
+from model.attention import ATTENTION_OUTPUT, attention, choose, visible, weigh
 from model.inputs import Inputs
 from model.layers import (
     LINEAR_OUTPUT,
@@ -19,9 +19,12 @@ from model.layers import (
     FeedForward,
     Linear,
     Norm,
+    dropout,
     residual_std,
     rotate,
 )
+from model.pipeline import pipeline
+from model.placement import Placement
 
 REMAT_POLICIES = {
     "full": None,  # keep only each block's input
@@ -48,18 +51,20 @@ class Attention(nn.Module):
 
     config: Model
     window: int
-    backend: str
+    placement: Placement
 
     @nn.compact
     def __call__(
         self, x_btd: jax.Array, inputs: Inputs, past: KeyValues | None
     ) -> tuple[jax.Array, KeyValues | None]:
         """What every token read, and the past with these tokens added when there is one."""
-        c = self.config
+        c, placement = self.config, self.placement
+        x_btd = placement.enter(x_btd)
 
         def project(name: str, heads: int) -> jax.Array:
             axes = ("width", "heads" if name == "query" else "kv_heads", "head_dim")
-            return Linear(c, (c.width,), (heads, c.head_dim), axes, c.init_std, name=name)(x_btd)
+            shape = (heads, c.head_dim)
+            return Linear(c, placement, (c.width,), shape, axes, c.init_std, name=name)(x_btd)
 
         q_btnh = project("query", c.heads)
         k_btkh = project("key", c.kv_heads)
@@ -72,7 +77,13 @@ class Attention(nn.Module):
             k_btkh = rotate(k_btkh, inputs.positions_bt, c.rotary_base)
         if past is None:
             read_btnh = attention(
-                q_btnh, k_btkh, v_btkh, inputs.segments_bt, self.window, self.backend
+                q_btnh,
+                k_btkh,
+                v_btkh,
+                inputs.segments_bt,
+                self.window,
+                choose(c, placement),
+                placement,
             )
         else:
             past = remember(past, k_btkh, v_btkh, inputs.positions_bt)
@@ -81,7 +92,8 @@ class Attention(nn.Module):
             read_btnh = weigh(q_btnh, *past, mask_bts)
         read_btnh = jax.ad_checkpoint.checkpoint_name(read_btnh, ATTENTION_OUTPUT)
         axes = ("heads", "head_dim", "width")
-        out = Linear(c, (c.heads, c.head_dim), (c.width,), axes, residual_std(c), name="output")
+        shape, std = (c.heads, c.head_dim), residual_std(c)
+        out = Linear(c, placement, shape, (c.width,), axes, std, name="output")
         return out(read_btnh), past
 
 
@@ -102,28 +114,30 @@ class Block(nn.Module):
 
     config: Model
     window: int
-    backend: str
-    train: bool
+    placement: Placement
 
     @nn.compact
     def __call__(
-        self, x_btd: jax.Array, inputs: Inputs, past: KeyValues | None
+        self, x_btd: jax.Array, inputs: Inputs, past: KeyValues | None, layer: jax.Array | int
     ) -> tuple[jax.Array, KeyValues | None]:
-        """The residual stream after this layer, and its past."""
+        """The residual stream after this layer, and its past; layers are numbered from 0."""
         c = self.config
-        attend = Attention(c, self.window, self.backend, name="attention")
-        feed = FeedForward(c, name="ffn")
+        attend = Attention(c, self.window, self.placement, name="attention")
+        feed = FeedForward(c, self.placement, name="ffn")
         attention_norm = Norm(c, c.norm, name="attention_norm")
         ffn_norm = Norm(c, c.norm, name="ffn_norm")
-        drop = nn.Dropout(c.dropout, deterministic=not self.train)
+
+        def drop(y_btd: jax.Array, number: int) -> jax.Array:
+            return dropout(y_btd, c.dropout, inputs.keys_bt, 2 * layer + number)
+
         if c.norm_order == "pre":
             read_btd, past = attend(attention_norm(x_btd), inputs, past)
-            x_btd = x_btd + drop(read_btd)
-            x_btd = x_btd + drop(feed(ffn_norm(x_btd)))
+            x_btd = x_btd + drop(read_btd, 1)
+            x_btd = x_btd + drop(feed(ffn_norm(x_btd)), 2)
         else:
             read_btd, past = attend(x_btd, inputs, past)
-            x_btd = attention_norm(x_btd + drop(read_btd))
-            x_btd = ffn_norm(x_btd + drop(feed(x_btd)))
+            x_btd = attention_norm(x_btd + drop(read_btd, 1))
+            x_btd = ffn_norm(x_btd + drop(feed(x_btd), 2))
         return x_btd, past
 
 
@@ -131,20 +145,21 @@ class Period(nn.Module):
     """One block for each entry of the window pattern: what a scan repeats."""
 
     config: Model
-    backend: str
-    train: bool
+    placement: Placement
 
     @nn.compact
     def __call__(
-        self, x_btd: jax.Array, inputs: Inputs, pasts: tuple[KeyValues | None, ...]
+        self,
+        x_btd: jax.Array,
+        inputs: Inputs,
+        pasts: tuple[KeyValues | None, ...],
+        number: jax.Array,
     ) -> tuple[jax.Array, tuple[KeyValues | None, ...]]:
-        """The residual stream after these layers, and their pasts."""
-        new = []
-        for i, (window, past) in enumerate(zip(self.config.windows, pasts, strict=True)):
-            block = _block_class(self.config)(
-                self.config, window, self.backend, self.train, name=f"block_{i}"
-            )
-            x_btd, past = block(x_btd, inputs, past)
+        """The residual stream after these layers, and their pasts; periods are numbered from 0."""
+        c, new = self.config, []
+        for i, (window, past) in enumerate(zip(c.windows, pasts, strict=True)):
+            block = _block_class(c)(c, window, self.placement, name=f"block_{i}")
+            x_btd, past = block(x_btd, inputs, past, number * len(c.windows) + i)
             new.append(past)
         return x_btd, tuple(new)
 
@@ -160,8 +175,7 @@ class Transformer(nn.Module):
     """Embedding, blocks, final norm (pre-norm only)."""
 
     config: Model
-    backend: str
-    train: bool = False
+    placement: Placement
 
     @nn.compact
     def __call__(
@@ -169,11 +183,13 @@ class Transformer(nn.Module):
     ) -> tuple[jax.Array, jax.Array, Cache | None]:
         """Returns the final hidden states [b, t, d], the output table [v, d], and the new cache."""
         c = self.config
-        embedding = Embedding(c, name="embedding")
-        x_btd = embedding.embed(inputs.tokens_bt, inputs.positions_bt)
-        x_btd = nn.Dropout(c.dropout, deterministic=not self.train)(x_btd)
-        run = self._scanned if c.scan else self._unrolled
-        x_btd, cache = run(x_btd, inputs, cache)
+        embedding = Embedding(c, self.placement, name="embedding")
+        x_btd = dropout(embedding.embed(inputs), c.dropout, inputs.keys_bt, 0)
+        if self.placement.stage > 1:
+            x_btd = self._staged(x_btd, inputs)
+        else:
+            run = self._scanned if c.scan else self._unrolled
+            x_btd, cache = run(x_btd, inputs, cache)
         if c.norm_order == "pre":
             x_btd = Norm(c, c.norm, name="final_norm")(x_btd)
         return x_btd, embedding.head(), cache
@@ -182,17 +198,18 @@ class Transformer(nn.Module):
         self, x_btd: jax.Array, inputs: Inputs, cache: Cache | None
     ) -> tuple[jax.Array, Cache | None]:
         period = len(self.config.windows)
+        count = self.config.layers // period
         layers = nn.scan(
             Period,
             variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=(nn.broadcast, 0),
-            length=self.config.layers // period,
-            metadata_params={"length": self.config.layers // period},
+            split_rngs={"params": True},
+            in_axes=(nn.broadcast, 0, 0),
+            length=count,
+            metadata_params={"length": count},
         )
         pasts: Any = (None,) * period if cache is None else cache
-        x_btd, pasts = layers(self.config, self.backend, self.train, name="layers")(
-            x_btd, inputs, pasts
+        x_btd, pasts = layers(self.config, self.placement, name="layers")(
+            x_btd, inputs, pasts, jnp.arange(count)
         )
         return x_btd, None if cache is None else pasts
 
@@ -203,11 +220,27 @@ class Transformer(nn.Module):
         new = []
         for i in range(c.layers):
             window = c.windows[i % len(c.windows)]
-            block = _block_class(c)(c, window, self.backend, self.train, name=f"layer_{i}")
+            block = _block_class(c)(c, window, self.placement, name=f"layer_{i}")
             past = None if cache is None else cache[i]
-            x_btd, past = block(x_btd, inputs, past)
+            x_btd, past = block(x_btd, inputs, past, i)
             new.append(past)
         return x_btd, None if cache is None else tuple(new)
+
+    def _staged(self, x_btd: jax.Array, inputs: Inputs) -> jax.Array:
+        """The layers of all stages, for all microbatches; this device gets its share of these."""
+        c = self.config
+        period = Period(c, self.placement, parent=None)
+
+        def run(params: Any, x_btd: jax.Array, inputs: Inputs, first: jax.Array) -> jax.Array:
+            def one(x_btd: jax.Array, layer: tuple[Any, jax.Array]) -> tuple[jax.Array, None]:
+                weights, number = layer
+                pasts = (None,) * len(c.windows)
+                return period.apply({"params": weights}, x_btd, inputs, pasts, number)[0], None
+
+            count = jax.tree.leaves(params)[0].shape[0]
+            return jax.lax.scan(one, x_btd, (params, first + jnp.arange(count)))[0]
+
+        return pipeline(self.placement, run, self.variables["params"]["layers"], x_btd, inputs)
 
 
 def empty_cache(config: Model, batch: int, length: int) -> Cache:

@@ -14,15 +14,10 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from configs.schema import Config, require
+from model.placement import FSDP, SEQUENCE, STAGE, TENSOR
 
-SLICE, STAGE, DATA, FSDP, SEQUENCE, TENSOR = AXES = (
-    "slice",
-    "stage",
-    "data",
-    "fsdp",
-    "sequence",
-    "tensor",
-)
+SLICE, DATA = "slice", "data"
+AXES = (SLICE, STAGE, DATA, FSDP, SEQUENCE, TENSOR)
 ROWS = (SLICE, DATA, FSDP)  # what the windows of a batch are split over
 
 

@@ -39,7 +39,7 @@ def run() -> None:
     )
     mesh = make_mesh(config)
     params = jax.device_put(trained.params, replicated(mesh))
-    sums = make_evaluation(config, store.eod)
+    sums = make_evaluation(config, store.eod, mesh)
     result = {
         "step": trained.step,
         "data": str(store.path),

@@ -12,7 +12,7 @@ import model
 from configs.schema import Config
 from data.loader import SYNTHETIC_EOD, train_batches
 from data.store import Store, writing
-from parallel.mesh import host_share, make_mesh, replicated, shard_batch
+from parallel.mesh import host_share, make_mesh, shard_batch
 from train import setup
 from train.checkpoint import Writer, open_checkpoints
 from train.evaluation import VALIDATION, evaluate
@@ -85,8 +85,8 @@ def train(
             workdir,
             store,
             mesh,
-            make_step(config, eod),
-            make_evaluation(config, eod),
+            make_step(config, eod, mesh),
+            make_evaluation(config, eod, mesh),
             checkpoints,
             log,
             Profiler(workdir / TENSORBOARD, profile),
@@ -107,13 +107,9 @@ def _first_state(
     config: Config, mesh: jax.sharding.Mesh, checkpoints: Writer
 ) -> tuple[State, int, float]:
     """The state to start from, its step, and the seconds that were spent to get there."""
-    everywhere = replicated(mesh)
     if checkpoints.latest() is None:
-        return jax.jit(create, static_argnums=0, out_shardings=everywhere)(config), 0, 0.0
-    wanted = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
-        abstract(config),
-    )
+        return create(config, mesh), 0, 0.0
+    wanted = abstract(config, mesh)
     restored = checkpoints.restore(wanted)
     return restored.state, restored.step, restored.notes["seconds"]
 

@@ -9,6 +9,7 @@ import model
 from configs.schema import Config, InputError, to_dict
 from data.loader import check_vocab
 from data.store import Store, open_store
+from parallel.rules import placement
 from train import record
 from train.metrics import quantity
 from train.peak import Peak
@@ -57,6 +58,7 @@ def write_record(workdir: Path, config: Config, store: Store | None, run: dict[s
 
 def describe(config: Config, store: Store | None, mesh: jax.sharding.Mesh, peak: Peak) -> dict:
     """run.json: exact counts, machine, versions and fingerprints (docs/run_directory.md)."""
+    place = placement(config, mesh, config.batch.microbatch)
     counts = model.counts(config.model)
     device = jax.devices()[0]
     return {
@@ -76,7 +78,7 @@ def describe(config: Config, store: Store | None, mesh: jax.sharding.Mesh, peak:
             "hosts": jax.process_count(),
         },
         "mesh": dict(mesh.shape),
-        "attention": model.attention_backend(config.model),
+        "attention": model.attention_backend(config.model, place),
         "peak": {"name": peak.name, "flops": peak.flops},
         "data": _describe_data(store),
         "versions": record.versions(),

@@ -9,23 +9,29 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, PartitionSpec
 
 import model
 from configs.schema import Config
 from model.loss import Sums
+from parallel.mesh import ROWS
+from parallel.rules import placement, specs, summed_over
 from train.optimizers import build
 from train.schedules import schedule
-from train.state import State
+from train.state import State, shardings
 
 Metrics = dict[str, jax.Array]
 
 
-def make_step(config: Config, eod: int) -> Callable[[State, jax.Array], tuple[State, Metrics]]:
+def make_step(
+    config: Config, eod: int, mesh: Mesh
+) -> Callable[[State, jax.Array], tuple[State, Metrics]]:
     """The train step for windows int32 [b, t + 1]; b may be any size of the batch ramp.
 
     Args:
         config: the run.
         eod: the corpus's end-of-document id.
+        mesh: what the batch, split by rows, and the state lie on.
 
     Returns:
         A jitted function of the state (donated) and a batch to the new state and float32 scalars:
@@ -34,21 +40,11 @@ def make_step(config: Config, eod: int) -> Callable[[State, jax.Array], tuple[St
     """
     optimizer = build(config, model.declare(config.model))
     rate = schedule(config)
-
-    def loss(params: model.Params, window_mt: jax.Array, key: jax.Array) -> tuple[jax.Array, Sums]:
-        return model.loss(
-            config.model,
-            params,
-            window_mt,
-            eod=eod,
-            attend_across=config.data.attend_across,
-            key=key if config.model.dropout else None,
-            z_loss=config.z_loss,
-        )
+    gradients_of = make_gradients(config, eod, mesh)
 
     def step(state: State, window_bt: jax.Array) -> tuple[State, Metrics]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        gradients, sums = accumulate(loss, state.params, window_bt, config.batch.microbatch, key)
+        gradients, sums = gradients_of(state.params, window_bt, key)
         targets = jnp.maximum(sums["weight"], 1)
         gradients = jax.tree.map(lambda g: g / targets, gradients)
         norm = optax.tree.norm(gradients)
@@ -73,44 +69,105 @@ def make_step(config: Config, eod: int) -> Callable[[State, jax.Array], tuple[St
         metrics = {name: value.astype(jnp.float32) for name, value in metrics.items()}
         return State(state.step + 1, params, moments, skipped, skipped_total), metrics
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings(config, mesh), None))
+
+
+def make_gradients(config: Config, eod: int, mesh: Mesh) -> Callable[..., tuple[Any, Sums]]:
+    """A function of parameters, windows and a key to sums over the batch.
+
+    It returns the sum of the gradients, which lie as the parameters do, and of what model.loss
+    reports. Each device takes its own windows through its own share of the model.
+    """
+    declarations = model.declare(config.model)
+    place = placement(config, mesh, config.batch.microbatch)
+
+    def loss(
+        params: model.Params, window_bt: jax.Array, key: jax.Array, rows_b: jax.Array
+    ) -> tuple[jax.Array, Sums]:
+        return model.loss(
+            config.model,
+            params,
+            window_bt,
+            eod=eod,
+            attend_across=config.data.attend_across,
+            placement=place,
+            key=key if config.model.dropout else None,
+            rows_b=rows_b,
+            z_loss=config.z_loss,
+        )
+
+    def share(
+        params: model.Params, window_bt: jax.Array, key: jax.Array, rows_b: jax.Array
+    ) -> tuple[Any, Sums]:
+        # A pipeline takes all microbatches at once, one after the other.
+        at_once = len(window_bt) if place.stage > 1 else place.microbatch
+        gradients, sums = accumulate(loss, params, window_bt, rows_b, at_once, key)
+        if mesh.size == 1:
+            return gradients, sums
+        gradients = jax.tree.map(
+            lambda g, declared: jax.lax.psum(g, summed_over(declared)), gradients, declarations
+        )
+        return gradients, jax.lax.psum(sums, ROWS)
+
+    mapped = share
+    if mesh.size > 1:
+        own, rows, everywhere = specs(declarations), PartitionSpec(ROWS), PartitionSpec()
+        mapped = jax.shard_map(
+            share,
+            mesh=mesh,
+            in_specs=(own, rows, everywhere, rows),
+            out_specs=(own, everywhere),
+            check_vma=False,
+        )
+
+    def gradients_of(params: Any, window_bt: jax.Array, key: jax.Array) -> tuple[Any, Sums]:
+        return mapped(params, window_bt, key, jnp.arange(len(window_bt)))
+
+    return gradients_of
 
 
 def accumulate(
     loss: Callable[..., tuple[jax.Array, Sums]],
     params: model.Params,
     window_bt: jax.Array,
+    rows_b: jax.Array,
     microbatch: int,
     key: jax.Array,
 ) -> tuple[Any, Sums]:
-    """Sums of gradients and of losses over the batch, one microbatch at a time.
+    """Sums of gradients and of losses over the windows, one microbatch at a time.
 
     Sums and weights stay apart, so that microbatches with few targets do not count for more.
     """
     gradient = jax.grad(loss, has_aux=True)
-    rows, length = window_bt.shape
-    count = rows // microbatch
-    # Every count-th row: with rows spread over devices, each microbatch is spread over them too.
-    windows = jnp.swapaxes(window_bt.reshape(microbatch, count, length), 0, 1)
 
     def add(total: Any, part: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
-        window_mt, index = part
-        gradients, sums = gradient(params, window_mt, jax.random.fold_in(key, index))
+        window_mt, rows_m = part
+        gradients, sums = gradient(params, window_mt, key, rows_m)
         sums = {name: jnp.sum(sum_m) for name, sum_m in sums.items()}
         return jax.tree.map(jnp.add, total, (gradients, sums)), None
 
     zeros = {name: jnp.zeros(()) for name in ("loss", "weight", "correct")}
     start = (jax.tree.map(jnp.zeros_like, params), zeros)
+    count = len(window_bt) // microbatch
     if count == 1:
-        return add(start, (windows[0], jnp.int32(0)))[0]
-    return jax.lax.scan(add, start, (windows, jnp.arange(count)))[0]
+        return add(start, (window_bt, rows_b))[0]
+    parts = (window_bt.reshape(count, microbatch, -1), rows_b.reshape(count, microbatch))
+    return jax.lax.scan(add, start, parts)[0]
 
 
-def make_evaluation(config: Config, eod: int) -> Callable[[model.Params, jax.Array], Sums]:
+def make_evaluation(
+    config: Config, eod: int, mesh: Mesh
+) -> Callable[[model.Params, jax.Array], Sums]:
     """A jitted function of parameters and windows to each window's sums (see model.loss)."""
+    place = placement(config, mesh, config.evaluation.batch or config.batch.microbatch)
 
-    def evaluate(params: model.Params, window_bt: jax.Array) -> Sums:
+    def share(params: model.Params, window_bt: jax.Array) -> Sums:
         options: dict[str, Any] = {"eod": eod, "attend_across": config.data.attend_across}
-        return model.loss(config.model, params, window_bt, **options)[1]
+        return model.loss(config.model, params, window_bt, placement=place, **options)[1]
 
-    return jax.jit(evaluate)
+    if mesh.size == 1:
+        return jax.jit(share)
+    rows = PartitionSpec(ROWS)
+    own = specs(model.declare(config.model))
+    mapped = jax.shard_map(share, mesh=mesh, in_specs=(own, rows), out_specs=rows, check_vma=False)
+    return jax.jit(mapped)

@@ -17,6 +17,7 @@ import pytest
 from configs.schema import InputError, Model
 from model import attention as module
 from model.attention import attention, choose, visible, weigh
+from model.placement import Placement, here
 
 
 def draw(t, heads=4, kv_heads=2, width=8, batch=2, seed=0, dtype=jnp.float32):
@@ -61,7 +62,10 @@ def definition(q_btnh, k_bskh, v_bskh, segments_bt, window):
 @functools.partial(jax.jit, static_argnums=(5, 6))
 def forward_and_backward(q, k, v, cotangent, segments, window, backend):
     """The output and the gradients of q, k and v."""
-    out, pull = jax.vjp(lambda q, k, v: attention(q, k, v, segments, window, backend), q, k, v)
+    place = here()
+    out, pull = jax.vjp(
+        lambda q, k, v: attention(q, k, v, segments, window, backend, place), q, k, v
+    )
     return out, *pull(cotangent)
 
 
@@ -91,7 +95,7 @@ class TestMathematics:
     def test_the_reference_is_the_definition(self, window, packed, kv_heads):
         q, k, v, _ = draw(11, kv_heads=kv_heads)
         segments = documents(11) if packed else None
-        got = attention(q, k, v, segments, window, "xla")
+        got = attention(q, k, v, segments, window, "xla", here())
         np.testing.assert_allclose(got, definition(q, k, v, segments, window), atol=2e-6)
 
     def test_textbook_example(self):
@@ -111,7 +115,7 @@ class TestMathematics:
         # 1 / (1 + exp(-.069013)) = .517246 goes to itself. The third sees .1185, .2689 and .4193,
         # equally far apart: exp(.106349) = 1.112210 and its square, so .298577, .332080, .369343.
         by_hand = [[0.13, 0.07], [0.243794, 0.111380], [0.365569, 0.155661]]
-        got = attention(q_btnh, k_bskh, v_bskh, None, 0, "xla")[0, :, 0]
+        got = attention(q_btnh, k_bskh, v_bskh, None, 0, "xla", here())[0, :, 0]
         np.testing.assert_allclose(got, np.array(by_hand), atol=1e-6)
 
         # Without the mask the first token weighs exp of .024961, .056639 and .088318 (over their
@@ -125,7 +129,7 @@ class TestMathematics:
         q = jnp.ones((1, 2, 1, 4), jnp.bfloat16) * 16
         k = jnp.array([[64.0, 64, 64, 64], [64, 64, 64, 63.75]], jnp.bfloat16)[None, :, None]
         v = jnp.array([[0.0] * 4, [1.0] * 4], jnp.bfloat16)[None, :, None]
-        got = float(attention(q, k, v, None, 0, "xla")[0, 1, 0, 0])
+        got = float(attention(q, k, v, None, 0, "xla", here())[0, 1, 0, 0])
         assert got == pytest.approx(1 / (1 + math.exp(16 * 0.25 / 2)), abs=2e-3)
 
     @pytest.mark.parametrize("backend", ["xla", "xla_chunked"])
@@ -138,7 +142,7 @@ class TestMathematics:
         segments = documents(t, batch=1) if packed else None
 
         def outputs(k, v):
-            return jnp.sum(attention(q, k, v, segments, window, backend), axis=(0, 2, 3))
+            return jnp.sum(attention(q, k, v, segments, window, backend, here()), axis=(0, 2, 3))
 
         reads_t = jax.jit(jax.jacrev(outputs, argnums=(0, 1)))(k, v)
         seen_ts = np.array(visible(jnp.arange(t), jnp.arange(t), window))
@@ -210,12 +214,12 @@ class TestChoice:
         ],
     )
     def test_auto(self, platform, changes, backend):
-        assert choose(settings(**changes), platform) == backend
+        assert choose(settings(**changes), Placement(platform)) == backend
 
     @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
     @pytest.mark.parametrize("backend", ["xla", "xla_chunked"])
     def test_xla_runs_everywhere(self, platform, backend):
-        assert choose(settings(attention=backend), platform) == backend
+        assert choose(settings(attention=backend), Placement(platform)) == backend
 
     @pytest.mark.parametrize(
         ("backend", "platform", "changes", "why"),
@@ -246,7 +250,7 @@ class TestChoice:
     )
     def test_what_is_asked_for_runs_or_is_refused(self, backend, platform, changes, why):
         with pytest.raises(InputError) as refused:
-            choose(settings(attention=backend, **changes), platform)
+            choose(settings(attention=backend, **changes), Placement(platform))
         sentence = f"model.attention={backend} cannot run: {why}; choose auto or xla"
         assert str(refused.value) == sentence
 
@@ -357,13 +361,12 @@ COMPILE = """
 import jax, jax.numpy as jnp, model
 from jax.experimental import topologies
 from configs.schema import Model
-from model import network
 
 topology = topologies.get_topology_desc(
     platform="tpu", topology_name="v5e:2x2", chip_config_name="default",
     chips_per_host_bounds=(2, 2, 1), num_slices=1, wrap=(False,) * 3)
 here = jax.sharding.SingleDeviceSharding(topology.devices[0])
-network.choose = lambda config, platform: "splash"
+tpu = model.Placement("tpu")
 config = Model(vocab=256, context=256, layers=4, width=128, heads=2, kv_heads=1,
                windows=(128, 0), compute_dtype="bfloat16", scan=True, remat="attention")
 
@@ -374,7 +377,7 @@ params = jax.eval_shape(lambda: model.init(config, jax.random.key(0)))
 params = jax.tree.map(on_tpu, params)
 windows = on_tpu(jax.ShapeDtypeStruct((2, 257), jnp.int32))
 for across in (True, False):
-    loss = lambda p, w: model.loss(config, p, w, eod=0, attend_across=across)[0]
+    loss = lambda p, w: model.loss(config, p, w, eod=0, attend_across=across, placement=tpu)[0]
     compiled = jax.jit(jax.grad(loss)).lower(params, windows).compile()
     print(compiled.as_text().count("tpu_custom_call"))
 """

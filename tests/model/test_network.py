@@ -13,6 +13,7 @@ import model
 from model.inputs import Targets, split
 from model.loss import cross_entropy
 from model.network import features
+from model.placement import here
 
 EOD = 49
 
@@ -30,12 +31,12 @@ def reads(config, params, attend_across=True, eod_at=5, length=12):
     """
     window = np.arange(length + 1)[None]
     window[0, eod_at] = EOD
-    inputs, _ = split(jnp.array(window, jnp.int32), EOD, attend_across)
+    inputs, _ = split(jnp.array(window, jnp.int32), EOD, attend_across, here())
     direction_d = np.random.default_rng(0).standard_normal(config.width)
 
     def hidden_t(table):
         changed = {**params, "embedding": {**params["embedding"], "tokens": table}}
-        return features(config, changed, inputs)[0][0] @ direction_d
+        return features(config, changed, inputs, here())[0][0] @ direction_d
 
     by_row = jax.jit(jax.jacrev(hidden_t))(params["embedding"]["tokens"])
     return np.any(np.asarray(by_row)[:, window[0, :-1]] != 0, axis=2)
@@ -66,8 +67,8 @@ def logits_loss_and_gradients(config, params, inputs, targets):
     """Through the loss that is trained on."""
 
     def loss(params):
-        x_btd, head_vd = features(config, params, inputs)
-        return cross_entropy(config, 0.0, x_btd, head_vd, targets)[0]
+        x_btd, head_vd = features(config, params, inputs, here())
+        return cross_entropy(config, 0.0, here(), x_btd, head_vd, targets)[0]
 
     return model.apply(config, params, inputs), jax.value_and_grad(loss)(params)
 
@@ -88,7 +89,7 @@ class TestPacking:
 
     def of_b(self, config, params, window):
         """Logits over document B, its loss and the gradients of that."""
-        inputs, targets = split(jnp.array(window), EOD, attend_across=False)
+        inputs, targets = split(jnp.array(window), EOD, False, here())
         from_b = np.arange(window.shape[1] - 1)[None] >= window.shape[1] - 1 - self.B
         targets = Targets(targets.tokens_bt, targets.weights_bt * from_b)
         logits_btv, trained = logits_loss_and_gradients(config, params, inputs, targets)
@@ -109,7 +110,7 @@ class TestPacking:
         config, params, (with_a, with_other, _) = self.setting(backend, make, random_params)
         apply = jax.jit(model.apply, static_argnums=0)
         logits = [
-            apply(config, params, split(jnp.array(window), EOD, True)[0])[0, -1]
+            apply(config, params, split(jnp.array(window), EOD, True, here())[0])[0, -1]
             for window in (with_a, with_other)
         ]
         assert np.max(np.abs(logits[0] - logits[1])[: config.vocab]) > 1e-3
@@ -119,22 +120,22 @@ class TestInputs:
     WINDOW = jnp.array([[3, 4, EOD, 5, 6, EOD, EOD, 7, -1, -1]], jnp.int32)
 
     def test_every_token_is_predicted_once(self):
-        inputs, targets = split(self.WINDOW, EOD, attend_across=False)
+        inputs, targets = split(self.WINDOW, EOD, False, here())
         np.testing.assert_array_equal(inputs.tokens_bt, [[3, 4, EOD, 5, 6, EOD, EOD, 7, 0]])
         np.testing.assert_array_equal(targets.tokens_bt, [[4, EOD, 5, 6, EOD, EOD, 7, 0, 0]])
         np.testing.assert_array_equal(targets.weights_bt, [[1, 1, 1, 1, 1, 1, 1, 0, 0]])
 
     def test_documents_are_numbered_and_positions_start_anew(self):
-        inputs, _ = split(self.WINDOW, EOD, attend_across=False)
+        inputs, _ = split(self.WINDOW, EOD, False, here())
         np.testing.assert_array_equal(inputs.segments_bt, [[0, 0, 1, 1, 1, 2, 3, 3, 3]])
         np.testing.assert_array_equal(inputs.positions_bt, [[0, 1, 0, 1, 2, 0, 0, 1, 2]])
 
     def test_padding_opens_no_document_when_eod_is_zero(self):
-        inputs, _ = split(jnp.array([[1, 2, -1, -1]], jnp.int32), 0, attend_across=False)
+        inputs, _ = split(jnp.array([[1, 2, -1, -1]], jnp.int32), 0, False, here())
         np.testing.assert_array_equal(inputs.segments_bt, [[0, 0, 0]])
 
     def test_across_documents_there_is_one_segment(self):
-        inputs, _ = split(self.WINDOW, EOD, attend_across=True)
+        inputs, _ = split(self.WINDOW, EOD, True, here())
         assert inputs.segments_bt is None
         np.testing.assert_array_equal(inputs.positions_bt, [np.arange(9)])
 
@@ -316,7 +317,7 @@ class TestDropout:
         params = jax.tree.map(jnp.zeros_like, random_params(config))
         params["embedding"] = random_params(config)["embedding"]
         params["final_norm"]["scale"] += 1
-        inputs = split(self.WINDOWS, EOD, True)[0]
+        inputs = split(self.WINDOWS, EOD, True, here())[0]
         program = jax.jit(features, static_argnums=0)
         kept, whole = (
             program(config, params, inputs, key)[0] * math.sqrt(epsilon)

@@ -19,7 +19,7 @@ from train.step import make_evaluation
 
 def evaluated(config, params):
     store = open_store(config.data.path)
-    sums = make_evaluation(config, store.eod)
+    sums = make_evaluation(config, store.eod, make_mesh(config))
     return store, evaluate(config, store, params, sums, make_mesh(config))
 
 

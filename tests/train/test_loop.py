@@ -94,8 +94,8 @@ def test_metrics_of_a_step_are_read_when_the_next_is_under_way(short, tmp_path, 
     happened = []
     device_get = jax.device_get
 
-    def spied_make_step(config, eod):
-        update = make_step(config, eod)
+    def spied_make_step(config, eod, mesh):
+        update = make_step(config, eod, mesh)
 
         def spied(state, tokens_bt):
             happened.append("dispatch")

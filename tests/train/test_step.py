@@ -1,6 +1,7 @@
 """One update: exact under accumulation, safe from what is not finite, the same every time."""
 
 import functools
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import pytest
 import model
 from configs.flags import load
 from configs.schema import Batch, Config, Data, Model, Optimizer, Schedule
+from parallel.mesh import make_mesh
 from train.optimizers import build
 from train.state import State, abstract, create
 from train.step import accumulate, make_evaluation, make_step
@@ -60,21 +62,22 @@ def start(config: Config) -> State:
 @functools.cache
 def step_for(config: Config) -> Any:
     """The train step, compiled once for all tests of the same run."""
-    return make_step(config, EOD)
+    return make_step(config, EOD, make_mesh(config))
 
 
 @functools.cache
 def gradients_for(config: Config) -> Any:
     """Sums of gradients and of losses as the step takes them, of parameters and windows."""
 
-    def loss(params, window_mt, key):
+    def loss(params, window_mt, key, rows_m):
         del key
         return model.loss(
             config.model, params, window_mt, eod=EOD, attend_across=False, z_loss=0.01
         )
 
     def gradients(params, tokens):
-        return accumulate(loss, params, tokens, config.batch.microbatch, jax.random.key(0))
+        rows = jnp.arange(len(tokens))
+        return accumulate(loss, params, tokens, rows, config.batch.microbatch, jax.random.key(0))
 
     return jax.jit(gradients)
 
@@ -257,7 +260,7 @@ class TestReports:
     def test_evaluation_gives_each_window_s_sums_without_dropout(self):
         config, dropping = settings(), settings({"dropout": 0.5})
         params = start(config).params
-        sums = make_evaluation(dropping, EOD)(params, jnp.array(uneven()))
+        sums = make_evaluation(dropping, EOD, make_mesh(dropping))(params, jnp.array(uneven()))
         np.testing.assert_array_equal(sums["weight"], [8, 1, 5, 2])
         want = gradients_for(config)(params, uneven())[1]
         np.testing.assert_allclose(np.sum(sums["loss"]), want["loss"], rtol=1e-5)
@@ -309,10 +312,11 @@ class TestProgram:
 
     def test_a_created_state_can_be_donated(self):
         """No two of its arrays are one."""
-        state = create(settings({"width": 4, "kind": "lstm"}))
+        config = settings({"width": 4, "kind": "lstm"})
+        state = create(config, make_mesh(config))
         buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state)]
         assert len(set(buffers)) == len(buffers)
-        other = create(settings({"width": 4, "kind": "lstm"}, seed=1))
+        other = create(replace(config, seed=1), make_mesh(config))
         tables = [one.params["embedding"]["tokens"] for one in (state, other)]
         assert np.mean(tables[0] == tables[1]) < 0.01
 
@@ -343,7 +347,7 @@ class TestProgram:
         """The compiler is a dependency like any other: XLA has been wrong about slices before."""
         config = settings(changes, microbatch=2, z_loss=0.01, optimizer=SGD)
         tokens = jnp.array(uneven())
-        compiled = make_step(config, EOD)(start(config), tokens)
+        compiled = make_step(config, EOD, make_mesh(config))(start(config), tokens)
         with jax.disable_jit():
-            plain = make_step(config, EOD)(start(config), tokens)
+            plain = make_step(config, EOD, make_mesh(config))(start(config), tokens)
         assert_close(compiled, plain)
