@@ -6,7 +6,8 @@ what jax.jit makes.)
 
     {{0,1},{2,3}}                        a list; {} is everybody
     [4,2]<=[2,4]T(1,0)                   0..7 as [2, 4], transposed, reshaped to 4 groups of 2
-    mesh['data'=2,'fsdp'=4] {'fsdp'}     along these axes of a mesh; 'fsdp':(2)2 is a part of one
+    mesh['data'=2,'fsdp'=4] {'fsdp'}     along these axes of a mesh; 'fsdp':(2)2 is a part of one,
+                                         device_ids=([4,2]T(1,0)) before them an order
     {{0,1},{1,2}}                        of a permutation: pairs of source and target
 """
 
@@ -44,14 +45,16 @@ def _iota(text: str) -> np.ndarray:
 
 def _along_axes(text: str) -> np.ndarray:
     mesh, chosen = text.split("]", 1)
+    chosen, named = chosen.rsplit("{", 1)
     sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", mesh)}
-    if "device_ids" in chosen:
+    order = re.search(r"device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\)", chosen)
+    if "device_ids" in chosen and not order:
         raise ValueError(f"cannot read the groups {text!r}")
     shape: list[int] = []
     group: list[int] = []
     parts = {
         name: (int(before), int(size))
-        for name, before, size in re.findall(r"'([^']+)':\((\d+)\)(\d+)", chosen)
+        for name, before, size in re.findall(r"'([^']+)':\((\d+)\)(\d+)", named)
     }
     for name, size in sizes.items():
         if name in parts:
@@ -59,10 +62,15 @@ def _along_axes(text: str) -> np.ndarray:
             group.append(len(shape) + 1)
             shape += [before, own, size // before // own]
         else:
-            if f"'{name}'" in chosen:
+            if f"'{name}'" in named:
                 group.append(len(shape))
             shape.append(size)
-    numbers = np.arange(np.prod(shape)).reshape(shape)
+    numbers = np.arange(np.prod(shape))
+    if order:
+        source, turned = (tuple(map(int, part.split(","))) if part else () for part in
+                          order.groups())  # fmt: skip
+        numbers = numbers.reshape(source).transpose(turned or None)
+    numbers = numbers.reshape(shape)
     rest = [dim for dim in range(len(shape)) if dim not in group]
     return numbers.transpose(rest + group).reshape(-1, int(np.prod([shape[dim] for dim in group])))
 

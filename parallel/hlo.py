@@ -35,7 +35,7 @@ def parse(text: str) -> tuple[Program, str]:
         elif line.startswith("  ") and current and " = " in line:
             instruction = _parse_instruction(line.strip())
             program[current][instruction.name] = instruction
-        elif line.startswith("}"):
+        elif line == "}":  # and not the end of an attribute that takes several lines
             current = ""
     return program, entry
 

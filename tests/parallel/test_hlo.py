@@ -138,6 +138,10 @@ def test_collectives_have_axes_bytes_and_counts(found, program, kind, axes, grou
         ("mesh['a'=2,'b'=4] {'b'}", [[0, 1, 2, 3], [4, 5, 6, 7]]),
         ("mesh['a'=2,'b'=4] {'a','b'}", [[0, 1, 2, 3, 4, 5, 6, 7]]),
         ("mesh['a'=2,'b'=4] {'b':(1)2}", [[0, 2], [1, 3], [4, 6], [5, 7]]),
+        (
+            "mesh['a'=1,'b'=2,'c'=4], device_ids=([4,2]T(1,0)) {'b'}",
+            [[0, 1], [2, 3], [4, 5], [6, 7]],
+        ),
         ("mesh['a'=2,'b'=4] {'b':(2)2}", [[0, 1], [2, 3], [4, 5], [6, 7]]),
     ],
 )
@@ -145,9 +149,10 @@ def test_every_way_to_write_groups(text, members):
     assert groups(text, 8).tolist() == members
 
 
-def test_unknown_ways_to_write_groups_are_refused():
+@pytest.mark.parametrize("text", ["[8]<=[8]X(0)", "mesh['a'=8], device_ids=(7..0) {'a'}"])
+def test_unknown_ways_to_write_groups_are_refused(text):
     with pytest.raises(ValueError, match="cannot read the groups"):
-        groups("[8]<=[8]X(0)", 8)
+        groups(text, 8)
 
 
 def mesh_of(**sizes: int) -> Any:
