@@ -11,32 +11,34 @@
 A directory named by a bare step appears by one rename, once all of it has reached the disk, and
 disappears by one, so a kill at any moment leaves the other checkpoints as they were. The rest is
 checked on the way back, because Orbax loads flipped bits and casts dtypes without a word.
-The directory lies on a file system, local or mounted, and one process writes it.
+The directory lies on a file system, local or mounted, and one run writes it. Where several
+processes train together, each writes and reads the shards of its own devices, and all else is done
+by the first; every method of a Writer but `check` is then called by all of them in the same order.
 """
 
 import errno
-import fcntl
 import itertools
 import json
 import logging
 import os
 import re
 import shutil
-import socket
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
 
 from configs.schema import Checkpoints, InputError, require
-from train import manifests
+from parallel import agreement
+from train import lock, manifests
 
 FORMAT = 1  # of what this module writes
 STATE = "state"
@@ -92,18 +94,24 @@ class Reader:
         Raises:
             InputError: there is none, none is intact, or it holds something else.
         """
+        # One process reads every byte to verify it, and the others take its word: as many readings
+        # as there are hosts would make the file system the slowest part of going on.
+        chosen, manifest = agreement.first(lambda: self._newest_intact(step))
+        path = self.directory / str(chosen)
+        return Restored(chosen, _load(path, manifest, wanted), manifest["notes"])
+
+    def _newest_intact(self, step: int | None) -> tuple[int, dict[str, Any]]:
+        """The checkpoint to restore and its manifest; each damaged one is passed over."""
         steps = self.steps() if step is None else [step]
         require(len(steps) > 0, f"there is no checkpoint in {self.directory}: check the directory")
         for candidate in reversed(steps):
             path = self.directory / str(candidate)
             try:
-                manifest = manifests.verify(path)
+                return candidate, manifests.verify(path)
             except manifests.DamagedError as damage:
                 if step is None and not path.exists():  # deleted meanwhile, so there are newer ones
-                    return self.restore(wanted)
+                    return self._newest_intact(None)
                 self._pass_over(path, damage)
-            else:
-                return Restored(candidate, _load(path, manifest, wanted), manifest["notes"])
         raise InputError(
             f"no checkpoint in {self.directory} is intact (looked at "
             f"{', '.join(map(str, reversed(steps)))}): bring one back from a copy, or start again "
@@ -136,6 +144,7 @@ class Writer(Reader):
         super().__init__(directory, report)
         self._settings, self._orbax, self._thread = settings, orbax, thread
         self._pending: tuple[int, Future[None]] | None = None
+        self._unconfirmed = False  # whether the others may not know yet how a save ended
         self._present: int | None = None  # the step last saved or restored here
 
     def save(
@@ -168,20 +177,37 @@ class Writer(Reader):
         }
         draft = self.directory / f"{step}.saving"
         with self._explained(step, draft):
-            draft.mkdir()
+            if agreement.is_first():
+                draft.mkdir()
             self._orbax.save(draft / STATE, args=ocp.args.PyTreeSave(arrays))
         self._pending = step, self._thread.submit(self._finish, step, draft, manifest)
+        self._unconfirmed = True
 
     def check(self) -> None:
-        """Raise the InputError of a save that has failed meanwhile; never waits."""
+        """Raise the InputError of a save that has failed meanwhile, here; never waits."""
         if self._pending and self._pending[1].done():
-            self.wait()
+            self.settle()
 
     def wait(self) -> None:
-        """Wait until the pending save, if any, is complete on disk.
+        """Wait until the pending save, if any, is complete on disk, for all processes.
 
         Raises:
             InputError: it failed; earlier checkpoints are untouched.
+        """
+        failure = None
+        try:
+            self.settle()
+        except InputError as error:
+            failure = error
+        if self._unconfirmed:
+            self._unconfirmed = False
+            agreement.all_or_none(failure)
+
+    def settle(self) -> None:
+        """Wait for this process's part of the pending save, whatever the others do.
+
+        Raises:
+            InputError: it failed.
         """
         if self._pending:
             step, future = self._pending
@@ -201,7 +227,9 @@ class Writer(Reader):
         """Seal what Orbax has written, give it its name, and delete what need not be kept."""
         final = draft.with_name(str(step))
         with self._explained(step, draft):
-            self._orbax.wait_until_finished()
+            self._orbax.wait_until_finished()  # by all processes
+            if not agreement.is_first():
+                return
             manifests.seal(draft, manifest)
             if final.exists():
                 self._put_aside(final, "this run now saves another one of that step")
@@ -237,7 +265,8 @@ class Writer(Reader):
         try:
             yield
         except Exception as error:
-            shutil.rmtree(draft, ignore_errors=True)
+            if agreement.is_first():
+                shutil.rmtree(draft, ignore_errors=True)
             latest = self.latest()
             goes_on = "starts anew" if latest is None else f"goes on from step {latest}"
             if _is_full(error):
@@ -266,54 +295,42 @@ def open_checkpoints(
         report: is told, in sentences, what is found damaged and what is put aside.
 
     Raises:
-        InputError: the directory cannot be written, or another process is training there; at the
-            end: the pending save failed.
+        InputError: the directory cannot be written or is not the same for all processes, or
+            another run is training there; at the end: the pending save failed.
     """
-    lock = _take(directory)
     # Weights hardly compress, and trying takes longer than all else and cores from the training.
     handler = ocp.PyTreeCheckpointHandler(use_compression=False)
-    with lock, ThreadPoolExecutor(1, "save") as thread, ocp.AsyncCheckpointer(handler) as orbax:
+    with ExitStack() as held:
+        agreement.first(lambda: held.enter_context(lock.take(directory)) and None)
+        _check_shared(directory)
+        thread = held.enter_context(ThreadPoolExecutor(1, "save"))
+        orbax = held.enter_context(ocp.AsyncCheckpointer(handler))
         writer = Writer(directory, settings, report, orbax, thread)
         try:
             yield writer
         except BaseException:
             try:
-                writer.wait()
+                writer.settle()
             except InputError as unsaved:
                 report(str(unsaved))
             raise
         writer.wait()
 
 
-def _take(directory: Path) -> IO[str]:
-    """Make a directory, lock it, and clear away what kills left in it.
-
-    The kernel frees the lock when the process ends, however it ends.
-    """
-    path = directory / "lock"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = path.open("a+")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            lock.flush()
-            for left_over in (*directory.glob("*.saving"), *directory.glob("*.deleting")):
-                shutil.rmtree(left_over)
-        except BaseException:
-            lock.close()
-            raise
-    except BlockingIOError:
-        raise InputError(
-            f"{path.read_text().strip() or 'another process'} is training in {directory}: wait for "
-            "it, stop it, or choose another directory"
-        ) from None
-    except OSError as error:
-        raise InputError(
-            f"checkpoints cannot be written in {directory} ({error.strerror}): choose another place"
-        ) from None
-    return lock
+def _check_shared(directory: Path) -> None:
+    """Raise InputError unless what process 0 writes into the directory is seen by all."""
+    if jax.process_count() == 1:
+        return
+    probe = directory / agreement.first(lambda: f"probe-{uuid.uuid4().hex}")
+    agreement.first(probe.touch)
+    seen = agreement.gather("seen" if probe.exists() else "")
+    agreement.first(probe.unlink)
+    blind = ", ".join(str(process) for process, answer in enumerate(seen) if not answer)
+    require(
+        not blind,
+        f"{directory} on process {blind} is not what process 0 has there: let --workdir be on a "
+        "file system that all hosts mount",
+    )
 
 
 def _named(tree: Any) -> dict[str, Any]:

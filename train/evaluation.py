@@ -14,7 +14,7 @@ import model
 from configs.schema import Config, require
 from data.loader import evaluation_batches
 from data.store import Store
-from parallel.mesh import host_share, shard_batch
+from parallel.mesh import host_share, replicated, shard_batch
 from train.metrics import one_late
 
 Sums = tuple[np.ndarray, np.ndarray]  # of each window with a target: its loss and its targets
@@ -75,7 +75,10 @@ def _windows(
         math.ceil(settings.windows * share),
         host_share(mesh),
     )
-    results = (sums(params, shard_batch(mesh, tokens_bt)) for tokens_bt in batches)
+    results = (
+        jax.device_put(sums(params, shard_batch(mesh, tokens_bt)), replicated(mesh))
+        for tokens_bt in batches
+    )
     fetched = [jax.device_get(result) for result in one_late(results)]
     loss_n = np.concatenate([part["loss"] for part in fetched])
     weight_n = np.concatenate([part["weight"] for part in fetched])

@@ -1,5 +1,6 @@
 """A training run: from its first update, or its newest checkpoint, to its last."""
 
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import model
 from configs.schema import Config
 from data.loader import SYNTHETIC_EOD, train_batches
 from data.store import Store, writing
+from parallel import agreement
 from parallel.mesh import host_share, make_mesh, shard_batch
 from train import setup
 from train.checkpoint import Writer, open_checkpoints
@@ -44,6 +46,7 @@ class Run(NamedTuple):
     checkpoints: Writer
     log: Logbook
     profiler: Profiler
+    poll: agreement.Poll  # of the signals that the processes got
 
 
 def train(
@@ -63,18 +66,25 @@ def train(
         stop_on_signal() as stop,
     ):
         store = setup.open_data(config)
-        resumed = checkpoints.latest() is not None
-        changes = setup.check_same_run(workdir, config, store, allow_change) if resumed else []
+        setup.check_all_same(config, store)
+        resumed = agreement.first(checkpoints.latest) is not None
+        changes = []
+        if resumed:
+            changes = agreement.first(
+                lambda: setup.check_same_run(workdir, config, store, allow_change)
+            )
         mesh = make_mesh(config)
-        state, first, seconds = _first_state(config, mesh, checkpoints)
+        state, first, seconds = _first_state(config, mesh, checkpoints, resumed)
         if first >= config.steps:
-            console.say(f"the run in {workdir} is complete\n\n{report(workdir)}")
+            if agreement.is_first():
+                console.say(f"the run in {workdir} is complete\n\n{report(workdir)}")
             return DONE
         facts = setup.describe(config, store, mesh, device_peak(config.model.compute_dtype))
         with writing(workdir):
-            setup.write_record(workdir, config, store, facts)
-            truncate(workdir / METRICS, first)
-            sinks = Sinks(workdir, first)
+            if agreement.is_first():
+                setup.write_record(workdir, config, store, facts)
+                truncate(workdir / METRICS, first)
+            sinks = Sinks(workdir, first, writing=agreement.is_first())
         console.say(setup.decisions(config, facts))
         console.say(f"{workdir}: {f'going on from step {first}' if resumed else 'a new run'}")
         meter.add(seconds)
@@ -89,13 +99,14 @@ def train(
             make_evaluation(config, eod, mesh),
             checkpoints,
             log,
-            Profiler(workdir / TENSORBOARD, profile),
+            Profiler(workdir / TENSORBOARD, profile if agreement.is_first() else None),
+            agreement.Poll(mesh),
         )
         log.event(first, "resumed" if resumed else "started", changes=changes)
         try:
-            step = _updates(run, state, first, stop)
+            step, asked = _updates(run, state, first, stop)
             checkpoints.wait()
-            return _close(run, step, stop)
+            return _close(run, step, asked)
         except NonFiniteError as error:
             return _give_up(run, error)
         finally:
@@ -104,35 +115,37 @@ def train(
 
 
 def _first_state(
-    config: Config, mesh: jax.sharding.Mesh, checkpoints: Writer
+    config: Config, mesh: jax.sharding.Mesh, checkpoints: Writer, resumed: bool
 ) -> tuple[State, int, float]:
     """The state to start from, its step, and the seconds that were spent to get there."""
-    if checkpoints.latest() is None:
+    if not resumed:
         return create(config, mesh), 0, 0.0
     wanted = abstract(config, mesh)
     restored = checkpoints.restore(wanted)
     return restored.state, restored.step, restored.notes["seconds"]
 
 
-def _updates(run: Run, state: State, first: int, stop: StopRequest) -> int:
-    """Make update after update; returns the step at which they ended.
+def _updates(run: Run, state: State, first: int, stop: StopRequest) -> tuple[int, int]:
+    """Make update after update; returns the step at which they ended, and the signal or 0.
 
     Nothing waits for the device but the metrics, and those of a step are read when the next one is
     under way.
     """
-    config, step, compiled = run.config, first, set[int]()
+    config, step, asked, compiled = run.config, first, 0, set[int]()
     batches = train_batches(run.store, config, first, host_share(run.mesh))
     for step, rows_bt in enumerate(batches, first + 1):
         run.profiler.before(step, run.log.flush)
         began = time.monotonic()
+        batch = shard_batch(run.mesh, rows_bt)
         with jax.transfer_guard("disallow"):  # an array that moves unasked costs every update
-            state, metrics = run.update(state, shard_batch(run.mesh, rows_bt))
+            state, metrics = run.update(state, batch)
             if len(rows_bt) not in compiled:  # each size of the batch ramp is compiled once
                 compiled.add(len(rows_bt))
                 run.log.compiled(time.monotonic() - began)
             run.log.add(step, metrics)
+        asked = run.poll.ask(stop.number)
         run.checkpoints.check()
-        last, stopping = step == config.steps, bool(stop.signal_name)
+        last, stopping = step == config.steps, bool(asked)
         evaluating = last or _due(step, config.evaluation.every)
         saving = last or stopping or _due(step, config.checkpoints.every)
         if evaluating or saving:
@@ -146,7 +159,7 @@ def _updates(run: Run, state: State, first: int, stop: StopRequest) -> int:
             run.log.meter.pause()
         if stopping:
             break
-    return step
+    return step, asked
 
 
 def _due(step: int, every: int) -> bool:
@@ -168,16 +181,16 @@ def _save(run: Run, step: int, state: State, validation_loss: float | None) -> N
     run.checkpoints.save(step, state, {"seconds": run.log.meter.seconds}, validation_loss)
 
 
-def _close(run: Run, step: int, stop: StopRequest) -> int:
+def _close(run: Run, step: int, asked: int) -> int:
     """Say how it ended and where everything lies."""
     if step < run.config.steps:
-        run.log.event(step, "stopped", signal=stop.signal_name)
-        run.log.console.say(
-            f"{stop.signal_name}: saved step {step} in {run.workdir}; the same command goes on"
-        )
+        name = signal.Signals(asked).name
+        run.log.event(step, "stopped", signal=name)
+        run.log.console.say(f"{name}: saved step {step} in {run.workdir}; the same command goes on")
         return STOPPED
     run.log.event(step, "finished")
-    run.log.console.say("\n" + report(run.workdir))
+    if agreement.is_first():
+        run.log.console.say("\n" + report(run.workdir))
     return DONE
 
 
@@ -187,9 +200,10 @@ def _give_up(run: Run, error: NonFiniteError) -> int:
     run.checkpoints.wait()
     saved = run.checkpoints.latest()
     goes_on = "no checkpoint was saved before" if saved is None else f"step {saved} is saved"
-    print(
-        f"error: {error}; {goes_on} in {run.workdir}: lower optimizer.learning_rate and go on with "
-        "--allow_change, or begin anew elsewhere",
-        file=sys.stderr,
-    )
+    if agreement.is_first():
+        print(
+            f"error: {error}; {goes_on} in {run.workdir}: lower optimizer.learning_rate and go on "
+            "with --allow_change, or begin anew elsewhere",
+            file=sys.stderr,
+        )
     return NOT_FINITE

@@ -134,13 +134,15 @@ class TensorBoard:
 
 
 class Sinks:
-    """All places rows go to. A place that fails is warned about once."""
+    """All places rows go to, none unless `writing`. A place that fails is warned about once."""
 
-    def __init__(self, workdir: Path, first_step: int):
-        self._sinks = (
-            JsonLines(workdir / METRICS),
-            TensorBoard(workdir / TENSORBOARD, first_step),
-        )
+    def __init__(self, workdir: Path, first_step: int, writing: bool = True):
+        self._sinks: tuple[JsonLines | TensorBoard, ...] = ()
+        if writing:
+            self._sinks = (
+                JsonLines(workdir / METRICS),
+                TensorBoard(workdir / TENSORBOARD, first_step),
+            )
         self._failed: set[type] = set()
 
     def write(self, row: Row) -> None:

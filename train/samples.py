@@ -5,6 +5,7 @@ from pathlib import Path
 import model
 from configs.schema import Config
 from data.tokenizer import Tokenizer
+from parallel.agreement import is_first
 from train.generation import generate
 from train.record import SAMPLES
 from train.sampling import Sampling
@@ -15,7 +16,10 @@ SAMPLING = Sampling(temperature=0.8, top_p=0.95)
 def write_sample(
     workdir: Path, step: int, config: Config, params: model.Params, tokenizer: Tokenizer
 ) -> None:
-    """Continue evaluation.prompt, always with the same seed, into samples/<step>.txt."""
+    """Continue evaluation.prompt, always with the same seed, into samples/<step>.txt.
+
+    All processes compute it, and the first writes.
+    """
     settings = config.evaluation
     if not settings.sample_tokens:
         return
@@ -27,6 +31,8 @@ def write_sample(
         max_tokens=settings.sample_tokens,
         sampling=SAMPLING,
     )
+    if not is_first():
+        return
     try:
         (workdir / SAMPLES).mkdir(exist_ok=True)
         (workdir / SAMPLES / f"{step:08d}.txt").write_text(text.prompt + text.text + "\n")

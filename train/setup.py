@@ -1,5 +1,6 @@
 """What a run decides before its first update: what it is about, and whether it may go on."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import model
 from configs.schema import Config, InputError, to_dict
 from data.loader import check_vocab
 from data.store import Store, open_store
+from parallel import agreement
 from parallel.rules import placement
 from train import record
 from train.metrics import quantity
@@ -28,6 +30,12 @@ def open_data(config: Config) -> Store | None:
     store = open_store(config.data.path)
     check_vocab(store, config.model.vocab)
     return store
+
+
+def check_all_same(config: Config, store: Store | None) -> None:
+    """Raise InputError unless all processes train the same model on the same corpus."""
+    agreement.check_same("config", hashlib.sha256(repr(config).encode()).hexdigest())
+    agreement.check_same("corpus", store.fingerprint if store else SYNTHETIC)
 
 
 def check_same_run(

@@ -303,7 +303,7 @@ from train.signals import stop_on_signal
 signal.signal(signal.SIG{0}, signal.SIG_DFL)  # whatever this process was started with
 with stop_on_signal() as request:
     os.kill(os.getpid(), signal.SIG{0})
-    print(request.signal_name, flush=True)
+    print(signal.Signals(request.number).name, flush=True)
     os.kill(os.getpid(), signal.SIG{0})
     time.sleep(60)
 """
@@ -322,6 +322,6 @@ def test_a_run_in_the_background_ignores_the_terminals_interrupt():
     try:
         with stop_on_signal() as request:
             os.kill(os.getpid(), signal.SIGINT)
-        assert request.signal_name == ""
+        assert request.number == 0
     finally:
         signal.signal(signal.SIGINT, before)
