@@ -27,9 +27,10 @@ from typing import Any
 
 import jax
 import optax
-from optax.contrib import MuonDimensionNumbers, scale_by_muon
+from jax.sharding import Mesh
 
 from configs.schema import Config, Optimizer, require
+from train.muon import scale_by_muon
 from train.schedules import schedule
 
 # Makes the root mean square of Muon's update that of a typical Adam update, so that one learning
@@ -37,13 +38,17 @@ from train.schedules import schedule
 MUON_RMS = 0.2
 
 
-def build(config: Config, declarations: Any) -> optax.GradientTransformation:
+def build(
+    config: Config, declarations: Any, mesh: Mesh | None = None
+) -> optax.GradientTransformation:
     """The optimizer of a run.
 
     Args:
         config: `optimizer`, `schedule` and `steps` are read.
         declarations: a tree with the structure of the parameters whose leaves are
             `model.Parameter`; `decay`, `kind` and `matrix_axes` are read.
+        mesh: the devices that share what work an update makes beyond adding up, where there are
+            several.
 
     Returns:
         An Optax transformation; its `update` needs the parameters. State leaves that belong to a
@@ -65,7 +70,7 @@ def build(config: Config, declarations: Any) -> optax.GradientTransformation:
     )
     return optax.chain(
         _clip(settings),
-        _rule(settings, declarations),
+        _rule(settings, declarations, mesh),
         _decay(settings, declarations),
         _relative_rates(settings, declarations),
         optax.scale_by_learning_rate(schedule(config)),
@@ -76,7 +81,9 @@ def _clip(settings: Optimizer) -> optax.GradientTransformation:
     return optax.clip_by_global_norm(settings.clip_norm) if settings.clip_norm else optax.identity()
 
 
-def _rule(settings: Optimizer, declarations: Any) -> optax.GradientTransformation:
+def _rule(
+    settings: Optimizer, declarations: Any, mesh: Mesh | None
+) -> optax.GradientTransformation:
     match settings.name:
         case "adam" | "adamw":
             return _adam(settings)
@@ -93,7 +100,7 @@ def _rule(settings: Optimizer, declarations: Any) -> optax.GradientTransformatio
         case "lion":
             return optax.scale_by_lion(settings.beta1, settings.beta2)
         case "muon":
-            rules = {"matrix": _muon(settings, declarations), "rest": _adam(settings)}
+            rules = {"matrix": _muon(settings, declarations, mesh), "rest": _adam(settings)}
             return optax.partition(rules, _groups(declarations))
 
 
@@ -101,27 +108,24 @@ def _adam(settings: Optimizer) -> optax.GradientTransformation:
     return optax.scale_by_adam(settings.beta1, settings.beta2, settings.epsilon)
 
 
-def _muon(settings: Optimizer, declarations: Any) -> optax.GradientTransformation:
+def _muon(
+    settings: Optimizer, declarations: Any, mesh: Mesh | None
+) -> optax.GradientTransformation:
     """Muon for the matrices; each layer of a scanned stack is a matrix of its own."""
-    dimensions = jax.tree.map(
-        lambda parameter, group: (
-            MuonDimensionNumbers(*parameter.matrix_axes)
-            if group == "matrix"
-            else optax.MaskedNode()  # how optax.partition shows a group what belongs to another
-        ),
+    matrices = jax.tree.map(
+        # The rest as optax.partition shows a group what belongs to another.
+        lambda parameter, group: parameter if group == "matrix" else optax.MaskedNode(),
         declarations,
         _groups(declarations),
     )
 
-    def match_rms(update: jax.Array, axes: MuonDimensionNumbers) -> jax.Array:
-        inputs, outputs = (math.prod(update.shape[axis] for axis in side) for side in axes)
-        return MUON_RMS * math.sqrt(max(inputs, outputs)) * update
+    def match_rms(update: jax.Array, parameter: Any) -> jax.Array:
+        sides = (math.prod(update.shape[dim] for dim in side) for side in parameter.matrix_axes)
+        return MUON_RMS * math.sqrt(max(sides)) * update
 
     return optax.chain(
-        scale_by_muon(
-            beta=settings.beta1, eps=settings.epsilon, weight_dimension_numbers=dimensions
-        ),
-        optax.stateless(lambda updates, _: jax.tree.map(match_rms, updates, dimensions)),
+        scale_by_muon(settings.beta1, settings.epsilon, matrices, mesh),
+        optax.stateless(lambda updates, _: jax.tree.map(match_rms, updates, matrices)),
     )
 
 

@@ -38,7 +38,7 @@ def make_step(
         loss (nats a target, without z-loss), accuracy, targets, gradient_norm (before clipping),
         learning_rate, skipped and skipped_total.
     """
-    optimizer = build(config, model.declare(config.model))
+    optimizer = build(config, model.declare(config.model), mesh)
     rate = schedule(config)
     gradients_of = make_gradients(config, eod, mesh)
 

@@ -12,6 +12,7 @@ from configs.schema import Model
 from model.layers import FeedForward, Norm, rotate
 from model.linear import linear
 from model.parameters import Declared
+from model.placement import here
 
 
 def draw(*shape, seed=0):
@@ -75,14 +76,18 @@ class TestFeedForward:
         if kind != "swiglu":
             del params["gate"]
         params["down"] = {"kernel": jnp.asarray(down)}
-        jax.tree.map(lambda one, other: None, values(FeedForward(config), x), params)  # same names
+        jax.tree.map(
+            lambda one, other: None, values(FeedForward(config, here()), x), params
+        )  # same names
         up, gate = np.asarray(x) @ w["up"], np.asarray(x) @ w["gate"]
         hidden = {
             "gelu": 0.5 * up * (1 + np.tanh(math.sqrt(2 / math.pi) * (up + 0.044715 * up**3))),
             "relu2": np.maximum(up, 0) ** 2,
             "swiglu": gate / (1 + np.exp(-gate)) * up,
         }[kind]
-        np.testing.assert_allclose(call(FeedForward(config), x, params), hidden @ down, atol=2e-5)
+        np.testing.assert_allclose(
+            call(FeedForward(config, here()), x, params), hidden @ down, atol=2e-5
+        )
 
 
 class TestLinear:
@@ -92,7 +97,7 @@ class TestLinear:
         def plain(x, w):
             return jnp.einsum("btk,kn->btn", x, w)
 
-        y, pull = jax.vjp(linear, x, w)
+        y, pull = jax.vjp(lambda x, w: linear(x, w, here(), 0), x, w)
         want, plain_pull = jax.vjp(plain, x, w)
         np.testing.assert_allclose(y, want, atol=1e-6)
         for got, expected in zip(pull(y), plain_pull(y), strict=True):
@@ -100,7 +105,7 @@ class TestLinear:
 
     def test_weights_stay_float32_under_bfloat16(self):
         x, w = draw(2, 3, 4).astype(jnp.bfloat16), draw(4, 5, seed=1)
-        y, pull = jax.vjp(linear, x, w)
+        y, pull = jax.vjp(lambda x, w: linear(x, w, here(), 0), x, w)
         dx, dw = pull(y)
         assert (y.dtype, dx.dtype, dw.dtype) == (jnp.bfloat16, jnp.bfloat16, jnp.float32)
 

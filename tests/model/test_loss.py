@@ -80,7 +80,9 @@ class TestChunked:
         table = BATCH * TIME * config.padded_vocab
         monkeypatch.setattr(module, "CHUNK_LOGITS", -(-table // chunks))
         arrays = draw(vocab)
-        assert module._chunks(config, *arrays[::2])[0].shape[0] == min(chunks, 10)
+        assert module._chunks(here(), config.padded_vocab, *arrays[::2])[0].shape[0] == min(
+            chunks, 10
+        )
         (total, sums), grads = gradient(cross_entropy, config, z_loss)(*arrays)
         (plain_total, plain_sums), plain_grads = gradient(plain, config, z_loss)(*arrays)
         np.testing.assert_allclose(total, plain_total, rtol=1e-6)

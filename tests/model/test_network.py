@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import model
-from model.inputs import Targets, split
+from model.inputs import Targets, split, token_keys
 from model.loss import cross_entropy
 from model.network import features
 from model.placement import here
@@ -300,9 +300,9 @@ class TestDropout:
                 else:
                     params[f"layer_{layer}"][part][name]["bias"] += size
         tokens = jnp.zeros((4, 16), jnp.int32)
-        inputs = model.Inputs(tokens, None, tokens)
-        program = jax.jit(features, static_argnums=0)
-        x_btd, _ = program(config, params, inputs, jax.random.key(0))
+        keys_bt = token_keys(jax.random.key(0), jnp.arange(4), 16, here())
+        inputs = model.Inputs(tokens, None, tokens, keys_bt)
+        x_btd, _ = jax.jit(features, static_argnums=(0, 3))(config, params, inputs, here())
         total = np.round(np.asarray(x_btd) * math.sqrt(epsilon)).astype(int).ravel()
         kept = [total // 10**digit % 10 for digit in range(4)]
         for mask in kept:
@@ -318,10 +318,11 @@ class TestDropout:
         params["embedding"] = random_params(config)["embedding"]
         params["final_norm"]["scale"] += 1
         inputs = split(self.WINDOWS, EOD, True, here())[0]
-        program = jax.jit(features, static_argnums=0)
+        keys_bt = token_keys(jax.random.key(0), jnp.arange(2), 16, here())
+        program = jax.jit(features, static_argnums=(0, 3))
         kept, whole = (
-            program(config, params, inputs, key)[0] * math.sqrt(epsilon)
-            for key in (jax.random.key(0), None)
+            program(config, params, read, here())[0] * math.sqrt(epsilon)
+            for read in (inputs._replace(keys_bt=keys_bt), inputs)
         )
         alive = kept != 0
         assert 0.6 < jnp.mean(alive) < 0.9

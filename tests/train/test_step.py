@@ -275,10 +275,9 @@ class TestOneSeed:
     def test_gives_the_run(self):
         """From the seed on, and bit for bit."""
         config = self.dropping(1)
-        created = jax.jit(create, static_argnums=0)
 
         def run():
-            state, step, losses = created(config), step_for(config), []
+            state, step, losses = create(config, make_mesh(config)), step_for(config), []
             for k in range(3):
                 state, metrics = step(state, windows(seed=k))
                 losses.append(float(metrics["loss"]))
