@@ -102,9 +102,11 @@ def memory(compiled: Any, state: Any, batch: Any, chip: Chip | None) -> Memory:
         "batch": local_bytes(batch),
     }
     held = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    # The sum of all buffers has gaps where the peak, which newer compilers state, has none.
+    peak = getattr(found, "peak_memory_in_bytes", 0)
     return Memory(
         **parts,
-        temporaries=found.temp_size_in_bytes,
+        temporaries=peak - held if peak > held else found.temp_size_in_bytes,
         code=found.generated_code_size_in_bytes,
         other=max(0.0, held - sum(parts.values())),
         limit=chip.memory if chip else 0,

@@ -65,7 +65,7 @@ def _along_axes(text: str) -> np.ndarray:
             if f"'{name}'" in named:
                 group.append(len(shape))
             shape.append(size)
-    numbers = np.arange(np.prod(shape))
+    numbers: np.ndarray = np.arange(np.prod(shape))
     if order:
         source, turned = (tuple(map(int, part.split(","))) if part else () for part in
                           order.groups())  # fmt: skip
