@@ -8,6 +8,7 @@ included) when the window is not 0. Backends agree with `xla`, the reference, fo
 """
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -232,8 +233,12 @@ def _splash_kernel(heads: int, length: int, window: int, placement: Placement) -
         mask = masks.CausalMask(shape, 0, parts)
     if parts > 1:
         mask.q_sequence = pieces_in_time(placement, length)
+    # Large blocks keep the matrix unit busy; the kernel's own default is 128.
+    block = math.gcd(512, length // parts)
+    sides = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
     return kernel, kernel.make_splash_mha(
         mask=masks.MultiHeadMask([mask] * heads),
+        block_sizes=kernel.BlockSizes(**{f"block_{side}": block for side in sides}),
         head_shards=1,
         q_seq_shards=parts,
         residual_checkpoint_name=ATTENTION_OUTPUT,

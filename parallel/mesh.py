@@ -5,15 +5,18 @@ network), stage (consecutive layers), data (replicas), fsdp (windows, and parame
 sequence (the tokens of a window), tensor (heads, feed-forward channels, vocabulary).
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from configs.schema import Config, require
+from configs import schema
+from configs.schema import Config, InputError, require
 from model.placement import FSDP, SEQUENCE, STAGE, TENSOR
 
 SLICE, DATA = "slice", "data"
@@ -31,6 +34,20 @@ def make_mesh(config: Config, devices: Sequence[jax.Device] | None = None) -> Me
     sizes = axis_sizes(config, len(devices))
     check(config, sizes)
     return Mesh(_arrange(tuple(sizes.values()), devices), AXES, axis_types=(AxisType.Auto,) * 6)
+
+
+def fitting_mesh(config: Config) -> tuple[Config, Mesh]:
+    """A mesh for a model that was trained elsewhere: its own, one of these devices, or one of them.
+
+    Returns:
+        The config with the mesh that it is, and that mesh.
+    """
+    for settings in (config.mesh, schema.Mesh(data=1, fsdp=-1)):
+        changed = dataclasses.replace(config, mesh=settings)
+        with suppress(InputError):
+            return changed, make_mesh(changed)
+    alone = dataclasses.replace(config, mesh=schema.Mesh(data=1))
+    return alone, make_mesh(alone, jax.devices()[:1])
 
 
 def axis_sizes(config: Config, count: int) -> dict[str, int]:

@@ -9,13 +9,11 @@ for the whole validation split and for each source.
 import json
 from pathlib import Path
 
-import jax
 from absl import flags
 
 from configs import flags as config_flags
 from configs.schema import require
 from data.store import open_store, writing
-from parallel.mesh import make_mesh, replicated
 from train.evaluation import evaluate
 from train.load import load_run
 from train.report import evaluation_line
@@ -37,13 +35,11 @@ def run() -> None:
         f"{store.path} was built with another tokenizer than the run's: build it again with "
         f"--tokenizer={_WORKDIR.value}/{own.file}",
     )
-    mesh = make_mesh(config)
-    params = jax.device_put(trained.params, replicated(mesh))
-    sums = make_evaluation(config, store.eod, mesh)
+    sums = make_evaluation(config, store.eod, trained.mesh)
     result = {
         "step": trained.step,
         "data": str(store.path),
-        **evaluate(config, store, params, sums, mesh),
+        **evaluate(config, store, trained.params, sums, trained.mesh),
     }
     print(f"{_WORKDIR.value}, step {trained.step}, on {store.path}")
     for name, part in ({"all": result} | result["sources"]).items():

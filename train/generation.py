@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 import model
 from configs.schema import Model, require
@@ -63,9 +64,14 @@ def generate(
         opening_bt[row, : lengths_b[row]] = openings[i]
     numbers_b = np.array([sample for _, sample in rows], np.uint32)
     key_b = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers_b)
-    written_bn = np.asarray(
-        _write(config, params, opening_bt, lengths_b, key_b, tokenizer.eod, max_tokens, sampling)
+    written = _write(
+        config, params, opening_bt, lengths_b, key_b, tokenizer.eod, max_tokens, sampling
     )
+    table = jax.tree.leaves(params)[0]
+    if isinstance(table.sharding, NamedSharding):  # then the tokens may be in parts on the hosts
+        everywhere = NamedSharding(table.sharding.mesh, PartitionSpec())
+        written = jax.device_put(written, everywhere)
+    written_bn = np.asarray(written)
     texts = []
     for (i, sample), written_n in zip(rows, written_bn, strict=True):
         ids = written_n[written_n >= 0]

@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from jax.sharding import Mesh
+
 import model
 from configs.schema import Config, InputError, require
 from data import tokenizer as tokenizers
+from parallel.mesh import fitting_mesh
 from train import record
 from train.checkpoint import Reader
 from train.state import abstract
@@ -14,14 +17,15 @@ from train.state import abstract
 class Trained(NamedTuple):
     """A checkpoint with what is needed to use it."""
 
-    config: Config
+    config: Config  # with the mesh that it lies on here
+    mesh: Mesh
     step: int
     params: model.Params
     tokenizer: tokenizers.Tokenizer
 
 
 def load_run(workdir: Path, which: str = "latest") -> Trained:
-    """Load the parameters of a run.
+    """Load the parameters of a run, onto its own mesh or one that the devices here can make.
 
     Args:
         workdir: the run directory; nothing in it is changed.
@@ -30,10 +34,10 @@ def load_run(workdir: Path, which: str = "latest") -> Trained:
     Raises:
         InputError: there is no such run or checkpoint, or it is damaged.
     """
-    config = record.read_config(workdir)
+    config, mesh = fitting_mesh(record.read_config(workdir))
     reader = Reader(workdir / record.CHECKPOINTS)
-    restored = reader.restore(abstract(config), _step(reader, which))
-    return Trained(config, restored.step, restored.state.params, _tokenizer(workdir))
+    restored = reader.restore(abstract(config, mesh), _step(reader, which))
+    return Trained(config, mesh, restored.step, restored.state.params, _tokenizer(workdir))
 
 
 def _step(reader: Reader, which: str) -> int | None:

@@ -1,13 +1,17 @@
-"""Runs of two updates on meshes of up to eight virtual devices; started by test_numerics.py.
+"""Runs of a few updates on meshes of up to eight virtual devices; started by test_numerics.py.
 
-    python -m tests.parallel.eight NETWORK 'dict(fsdp=8, data=1)' ...
+    python -m tests.parallel.eight each|travel NETWORK '{"fsdp": 8, "data": 1}' ...
 
-Prints a line for each mesh: how far its losses, gradient norms, parameters, optimizer state and
-validation sums lie from those of one device, relative to the largest value in each array.
+Prints for each mesh, or for one run that travels over all of them, how far its losses, gradient
+norms, parameters, optimizer state and validation sums lie from those of one device, relative to the
+largest value in each array.
 """
 
 import json
+import math
 import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax
@@ -16,7 +20,8 @@ import numpy as np
 from configs import schema
 from configs.schema import Batch, Config, Data, Model, Optimizer
 from parallel.mesh import make_mesh, shard_batch
-from train.state import create
+from train.checkpoint import open_checkpoints
+from train.state import abstract, create
 from train.step import make_evaluation, make_step
 
 NETWORKS = {
@@ -90,12 +95,40 @@ def distance(want: Any, got: Any) -> float:
     return max(jax.tree.leaves(jax.tree.map(of_leaf, want, got)))
 
 
-def main(network: str, *meshes: str) -> None:
-    want = run(recipe(network, data=1), 1)
-    for text in meshes:
-        mesh = json.loads(text)
-        devices = int(np.prod([size for axis, size in mesh.items() if axis != "rounds"]))
-        got = run(recipe(network, **mesh), devices)
+def travel(network: str, meshes: list[dict[str, int]]) -> dict[str, Any]:
+    """One run that makes one update on each mesh, and is saved and restored in between."""
+    metrics: list[Any] = []
+    steps: dict[Config, Any] = {}
+    with TemporaryDirectory() as folder:
+        for mesh_settings in meshes:
+            config = recipe(network, **mesh_settings)
+            mesh = make_mesh(config, jax.devices()[: device_count(mesh_settings)])
+            with open_checkpoints(Path(folder), config.checkpoints) as checkpoints:
+                if metrics:
+                    state = checkpoints.restore(abstract(config, mesh)).state
+                else:
+                    state = create(config, mesh)
+                if config not in steps:
+                    steps[config] = make_step(config, 0, mesh)
+                state, new = steps[config](state, shard_batch(mesh, windows()))
+                metrics.append(jax.device_get(new))
+                checkpoints.save(len(metrics), state, {})
+    return {"metrics": metrics, "params": jax.device_get(state.params)}
+
+
+def device_count(mesh: dict[str, int]) -> int:
+    return math.prod(size for axis, size in mesh.items() if axis != "rounds")
+
+
+def main(task: str, network: str, *arguments: str) -> None:
+    meshes = [json.loads(text) for text in arguments]
+    if task == "travel":
+        want = travel(network, [{"data": 1}] * len(meshes))
+        results = [travel(network, meshes)]
+    else:
+        want = run(recipe(network, data=1), 1)
+        results = [run(recipe(network, **mesh), device_count(mesh)) for mesh in meshes]
+    for got in results:
         print(json.dumps({name: distance(want[name], got[name]) for name in want}), flush=True)
 
 
