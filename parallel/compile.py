@@ -13,7 +13,6 @@ Exit codes: 0 it fits (or the chip's memory is unknown); 2 wrong input, with one
 not fit.
 """
 
-import dataclasses
 import json
 import os
 import time
@@ -23,7 +22,7 @@ from typing import Any
 from absl import flags
 
 from configs import flags as config_flags
-from configs.schema import Config, InputError, require
+from configs.schema import Config, InputError
 from parallel import topology as topologies
 
 FITS = 0
@@ -44,7 +43,7 @@ def run() -> int:
     where = topologies.parse(_TOPOLOGY.value)
     # Before the first import of JAX, which reads them once.
     os.environ.update(topologies.environment(where, os.environ.get("XLA_FLAGS", "")))
-    config = with_slices(_RECIPE.load(), where)
+    config = topologies.with_slices(_RECIPE.load(), where)
     if _SEARCH.value:
         from parallel.search import search
 
@@ -66,23 +65,6 @@ def _write(report: dict[str, Any]) -> None:
         except OSError as error:
             raise InputError(f"--json={_JSON.value}: {error.strerror}") from error
         print(f"the report as JSON: {_JSON.value}")
-
-
-def with_slices(config: Config, where: topologies.Topology) -> Config:
-    """The config with one replica a TPU slice, where the topology has several and it does not say.
-
-    Raises:
-        InputError: config and topology name different numbers of slices.
-    """
-    if where.platform != "tpu" or config.mesh.slices == where.slices:
-        return config
-    require(
-        config.mesh.slices == 1,
-        f"mesh.slices={config.mesh.slices} and --topology={where.name} has {where.slices}: make "
-        "them agree",
-    )
-    print(f"config.mesh.slices: 1 -> {where.slices}")
-    return dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, slices=where.slices))
 
 
 def compile_step(config: Config, where: topologies.Topology, hlo: str = "") -> dict[str, Any]:

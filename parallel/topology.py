@@ -8,13 +8,14 @@
 Nothing here imports JAX before `devices` is called: `environment` has to be set before that.
 """
 
+import dataclasses
 import importlib.util
 import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from configs.schema import InputError, require
+from configs.schema import Config, InputError, require
 
 if TYPE_CHECKING:
     import jax
@@ -100,6 +101,23 @@ def _check_slice(name: str, family: str, shape: tuple[int, ...]) -> None:
         f"--topology={name}: no such slice; {family} has 2x2x1, 2x2x2, 2x2x4, 2x4x4, and AxBxC "
         f"with multiples of 4, A <= B <= C, up to {most} chips",
     )
+
+
+def with_slices(config: Config, where: Topology) -> Config:
+    """The config with one replica a TPU slice, where the topology has several and it does not say.
+
+    Raises:
+        InputError: config and topology name different numbers of slices.
+    """
+    if where.platform != "tpu" or config.mesh.slices == where.slices:
+        return config
+    require(
+        config.mesh.slices == 1,
+        f"mesh.slices={config.mesh.slices} and --topology={where.name} has {where.slices}: make "
+        "them agree",
+    )
+    print(f"config.mesh.slices: 1 -> {where.slices}")
+    return dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, slices=where.slices))
 
 
 def environment(topology: Topology, present: str = "") -> dict[str, str]:

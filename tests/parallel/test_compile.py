@@ -1,15 +1,21 @@
 """The command end to end: a report that adds up, exit codes, and one sentence on bad input."""
 
+import dataclasses
 import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from configs.schema import InputError
+from parallel.chips import find
+from parallel.estimate import advice, exceeded
+from parallel.topology import parse, with_slices
 from tests.conftest import REPOSITORY
 
 RECIPE = """
@@ -97,6 +103,49 @@ def test_bad_input_is_one_sentence(tmp_path, arguments, sentence):
     assert done.stderr.count("\n") == 1
 
 
+REFUSAL = (
+    "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory "
+    "required for HLO temporaries (20.50G) exceeds available HBM (15.75G)."
+)
+
+
+def test_a_refusal_says_what_was_needed_and_what_to_change():
+    mesh: Any = SimpleNamespace(shape={"slice": 1, "data": 4, "fsdp": 2})
+    nothing = SimpleNamespace(params=(), optimizer=())
+    needed = exceeded(RuntimeError(REFUSAL), nothing, (), find("TPU v5 lite"))
+    assert needed is not None
+    assert needed.fits is False
+    assert needed.total == 20.5 * 2**30
+    spec = recipe_config()
+    assert advice(spec, mesh, needed) == [
+        "batch.microbatch=8: one window at once on each device",
+    ]
+    full = dataclasses.replace(needed, parameters=4e9, optimizer=8e9)
+    changed = dataclasses.replace(spec, model=dataclasses.replace(spec.model, remat="none"))
+    first, second, *_, last = advice(changed, mesh, full)
+    assert first.startswith("mesh.fsdp=8 with mesh.data=1")
+    assert second.startswith("model.remat=full")
+    assert last.startswith("more devices, or mesh.stage")
+    assert advice(spec, mesh, dataclasses.replace(needed, temporaries=0.0)) == []
+    assert exceeded(RuntimeError("INTERNAL: else"), nothing, (), find("TPU v5 lite")) is None
+
+
+def recipe_config() -> Any:
+    namespace: dict[str, Any] = {}
+    exec(RECIPE, namespace)
+    return namespace["get_config"]()
+
+
+def test_slices_follow_the_topology():
+    spec = recipe_config()
+    assert with_slices(spec, parse("v5e:4x4")) is spec
+    assert with_slices(spec, parse("2*v5e:4x4")).mesh.slices == 2
+    assert with_slices(spec, parse("h200:2x8")) is spec
+    three = dataclasses.replace(spec, mesh=dataclasses.replace(spec.mesh, slices=3))
+    with pytest.raises(InputError, match=r"mesh.slices=3 and --topology=2\*v5e:4x4 has 2"):
+        with_slices(three, parse("2*v5e:4x4"))
+
+
 @pytest.mark.slow  # minutes on a busy machine
 def test_a_tpu_is_compiled_for_without_one(tmp_path):
     if importlib.util.find_spec("libtpu") is None:
@@ -110,7 +159,7 @@ def test_a_tpu_is_compiled_for_without_one(tmp_path):
     assert report["seconds"]["compiler"] > report["seconds"]["compute"] > 0
     assert 0 < report["mfu"]["strict"] < 1
     assert {tuple(c["axes"]) for c in report["collectives"]} >= {("fsdp",), ("data",)}
-    changes = ("--config.mesh.fsdp=8", "--config.mesh.data=1", "--config.model.width=16384")
-    too_large = run(tmp_path, "--topology=v5e:2x4", *changes, "--config.model.layers=16")
+    large = ("--config.mesh.fsdp=8", "--config.mesh.data=1", "--config.model.width=16384")
+    too_large = run(tmp_path, "--topology=v5e:2x4", *large, "--config.model.layers=16")
     assert too_large.returncode == 4
     assert "to make it fit" in too_large.stdout
