@@ -47,7 +47,10 @@ def meet(address: tuple[str, int], process: int, count: int, timeout: float) -> 
 def _receive(port: int, count: int, deadline: float) -> str:
     """Process 0: collect the others, tell all of them the outcome, and return it."""
     try:
-        server = socket.create_server(("", port))
+        if socket.has_dualstack_ipv6():
+            server = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        else:
+            server = socket.create_server(("", port))
     except OSError as error:
         raise InputError(
             f"process 0 cannot listen at port {port} of this host "
@@ -99,7 +102,8 @@ def _misfit(process: int, their_count: int, count: int, present: dict[int, socke
 def _report(address: tuple[str, int], process: int, count: int, deadline: float) -> str:
     """Another process: say who this is and wait for the outcome."""
     for _ in _attempts(deadline):
-        with suppress(ConnectionError, socket.gaierror), _call(address, deadline) as server:
+        # Not there yet, not known yet, or something else that answers at this port.
+        with suppress(OSError, ValueError), _call(address, deadline) as server:
             server.sendall((json.dumps([process, count]) + "\n").encode())
             server.settimeout(max(deadline - time.monotonic(), 0) + 10)  # process 0 decides first
             with server.makefile() as words:

@@ -262,7 +262,7 @@ class TestFailure:
 
 
 def test_restoring_onto_other_devices(tmp_path):
-    """Values stay, bit for bit, from 4 x 2 devices to 2 x 4, to one, and to explicit axes."""
+    """Values stay, bit for bit, from 4 x 2 devices to 2 x 4, 8, all of them, one, explicit axes."""
     script = """
         import numpy as np
         from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
@@ -278,6 +278,7 @@ def test_restoring_onto_other_devices(tmp_path):
             first,
             {"w": place((2, 4), P("b", "a")), "b": place((2, 4), P())},
             {"w": place((8, 1), P(("a", "b")), AxisType.Explicit), "b": one},
+            {"w": place((8, 1), P()), "b": place((8, 1), P("a"))},
             {"w": None, "b": None},
         ):
             wanted = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings[name])
