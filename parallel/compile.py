@@ -128,6 +128,11 @@ def _notes(found: Any) -> list[str]:
             f"the operations of kernels ({targets}) are not in the program's text: attention is "
             "counted by formula, at the chip's peak, which no kernel reaches"
         )
+    if found.unread:
+        notes.append(
+            f"{found.unread} parts of the program are called in a way that is not known here; what "
+            "they do is missing above"
+        )
     if found.endless:
         notes.append(f"{found.endless} loops of unknown length are counted as one round")
     return notes

@@ -83,6 +83,7 @@ class Costs:
             collectives not; 0 elsewhere.
         kernels: opaque kernels by target, whose operations nobody counts.
         endless: loops whose number of rounds cannot be read, counted as one.
+        unread: computations with products or collectives that nothing read here calls.
     """
 
     flops: float = 0.0
@@ -91,6 +92,7 @@ class Costs:
     cycles: float = 0.0
     kernels: tuple[tuple[str, float], ...] = ()
     endless: int = 0
+    unread: int = 0
 
     def __add__(self, other: "Costs") -> "Costs":
         return Costs(
@@ -103,9 +105,9 @@ class Costs:
         )
 
     def overlapped(self) -> "Costs":
-        """Of what runs beside something else."""
+        """Of what runs beside something else, whose time nobody waits for."""
         collectives = (dataclasses.replace(c, overlapped=True) for c in self.collectives)
-        return dataclasses.replace(self, collectives=tuple(collectives))
+        return dataclasses.replace(self, collectives=tuple(collectives), cycles=0.0)
 
     def times(self, rounds: float) -> "Costs":
         """Of a loop of so many rounds."""
@@ -123,13 +125,22 @@ def costs(text: str, mesh: Mesh) -> Costs:
     """The costs of a compiled program, from `compiled.as_text()`, on each device of its mesh."""
     program, entry = parse(text)
 
+    reached = set()
+
     @functools.cache
     def of(computation: str) -> Costs:
+        reached.add(computation)
         body = program[computation].values()
         return sum((_instruction_costs(i, program, mesh, of, computation) for i in body), Costs())
 
     total = of(entry)
-    return dataclasses.replace(total, collectives=_merge(total.collectives))
+    unread = [name for name in program.keys() - reached if _matters(program[name])]
+    return dataclasses.replace(total, collectives=_merge(total.collectives), unread=len(unread))
+
+
+def _matters(body: dict[str, Instruction]) -> bool:
+    kinds = {instruction.opcode.removesuffix("-start") for instruction in body.values()}
+    return not kinds.isdisjoint({"dot", "convolution", *COLLECTIVES})
 
 
 def _instruction_costs(
@@ -156,10 +167,11 @@ def _instruction_costs(
         return own + max(map(of, branches(instruction)), key=lambda c: (c.flops, c.cycles))
     if opcode == "custom-call":
         return own + _custom_costs(instruction, body)
-    if opcode in ("fusion", "call", "async-start"):
-        callees = called(instruction)
-        total = of(callees.get("calls") or callees["to_apply"])
-        if opcode == "async-start":
+    callees = called(instruction)
+    callee = callees.get("calls") or callees.get("to_apply")
+    if callee and (opcode in ("fusion", "call") or opcode.endswith("-start")):
+        total = of(callee)
+        if opcode.endswith("-start"):  # async-start; call-start where another core does it
             total = total.overlapped()
         if opcode == "fusion":  # its own cycles are for all that is in it, and so is its traffic
             cycles = 0.0 if own.cycles else total.cycles

@@ -143,7 +143,7 @@ def _arrange(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarra
     slices, *inner = shape
     if slices > 1 and hasattr(devices[0], "slice_index"):
         return mesh_utils.create_hybrid_device_mesh(
-            (1, *inner), (slices, *(1 for _ in inner)), devices
+            (1, *inner), (slices, *(1 for _ in inner)), devices, allow_split_physical_axes=True
         )
     if devices[0].platform == "tpu":
         return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)

@@ -171,19 +171,22 @@ def test_what_a_tpu_compiler_writes():
     """tpu_program.txt: what libtpu makes of a scan, cut down.
 
     A loop without a known count, a product as a convolution, one over dilated windows, a
-    reduce-scatter as a fused all-reduce, an all-gather woven into two fusions, and another in an
-    asynchronous computation.
+    reduce-scatter as a fused all-reduce, an all-gather woven into two fusions, another in an
+    asynchronous computation, and an all-reduce that a core of its own does (tpu7x).
     """
     text = (Path(__file__).parent / "tpu_program.txt").read_text()
-    found = costs(text, mesh_of(fsdp=2, tensor=4))
+    mesh = mesh_of(fsdp=2, tensor=4)
+    found = costs(text, mesh)
     assert [
         (c.kind, c.axes, c.operand_bytes, c.count, c.overlapped) for c in found.collectives
     ] == [
         ("reduce-scatter", ("tensor",), 16 * 32 * 2, 6, False),
         ("all-gather", ("tensor",), 4 * 8 * 2, 6, True),
         ("all-gather", ("fsdp",), 128 * 4, 1, True),
+        ("all-reduce", ("fsdp", "tensor"), 64 * 4, 1, True),
     ]
     assert found.flops == 6 * 2 * 16 * 8 * 32 + 3 * 2 * 16 * 16 * 8
     assert found.cycles == 6 * 700
     assert found.kernels == (("tpu_custom_call", 1.0),)
-    assert found.endless == 0
+    assert found.endless == found.unread == 0
+    assert costs(text.replace("call-start()", "call-somehow()"), mesh).unread == 1
