@@ -236,9 +236,10 @@ def _splash_kernel(heads: int, length: int, window: int, placement: Placement) -
     # Large blocks keep the matrix unit busy; the kernel's own default is 128.
     block = math.gcd(512, length // parts)
     sides = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
+    blocks: Any = {f"block_{side}": block for side in sides}
     return kernel, kernel.make_splash_mha(
         mask=masks.MultiHeadMask([mask] * heads),
-        block_sizes=kernel.BlockSizes(**{f"block_{side}": block for side in sides}),
+        block_sizes=kernel.BlockSizes(**blocks),
         head_shards=1,
         q_seq_shards=parts,
         residual_checkpoint_name=ATTENTION_OUTPUT,

@@ -78,6 +78,7 @@ def _chunks(
     alive = CHUNK_LOGITS * (1 if placement.platform == "cpu" else ACCELERATOR_FACTOR)
     count = min(t, -(-b * t * ids // alive))
     length = -(-t // count)
+    count = -(-t // length)  # else most of the last chunks could be padding
 
     def cut(a: jax.Array) -> jax.Array:
         widths = [(0, 0), (0, count * length - t)] + [(0, 0)] * (a.ndim - 2)

@@ -5,7 +5,7 @@ parts of them in each of its many products. Here the matrices are dealt out over
 that hold parts of the same matrices exchange parts for whole ones, replicas take different ones,
 and what was made of them goes the same way back.
 
-Shapes: k matrices, m rows (inputs), n columns (outputs).
+Shapes: k matrices, m rows, n columns.
 """
 
 import math
@@ -92,14 +92,21 @@ def _orthogonal(
     )
 
 
+def _sides(parameter: Parameter) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """A matrix's dimensions on either side, the model's width first: so all are cut alike."""
+    inputs, outputs = parameter.matrix_axes
+    reads_stream = "width" in (parameter.axes[dim] for dim in inputs)
+    return (inputs, outputs) if reads_stream else (outputs, inputs)
+
+
 def _order(leaf: jax.Array, parameter: Parameter) -> tuple[int, ...]:
-    rows, columns = parameter.matrix_axes
+    rows, columns = _sides(parameter)
     return (*(d for d in range(leaf.ndim) if d not in rows + columns), *rows, *columns)
 
 
 def _stack(leaf: jax.Array, parameter: Parameter) -> jax.Array:
     """The matrices of an array: [k, m, n]."""
-    m, n = (math.prod(leaf.shape[dim] for dim in side) for side in parameter.matrix_axes)
+    m, n = (math.prod(leaf.shape[dim] for dim in side) for side in _sides(parameter))
     return jnp.transpose(leaf, _order(leaf, parameter)).reshape(-1, m, n)
 
 
@@ -115,7 +122,7 @@ def _cut(parameter: Parameter, sizes: dict[str, int]) -> tuple[str | None, ...]:
     if not sizes:
         return None, None, None
     over = [axis if axis and sizes[axis] > 1 else None for axis in spec(parameter)]
-    rows, columns = parameter.matrix_axes
+    rows, columns = _sides(parameter)
     others = [dim for dim in range(len(over)) if dim not in rows + columns]
     sides = (rows, columns, others)
     return tuple(next((over[dim] for dim in side if over[dim]), None) for side in sides)
@@ -148,8 +155,8 @@ def _deal(
 def newton_schulz(x_mn: jax.Array, epsilon: float) -> jax.Array:
     """The nearest orthogonal matrix, roughly: singular values end between .7 and 1.2.
 
-    a x + b (x x') x + c (x x')^2 x, five times, from Frobenius norm 1; the Gram matrix is taken
-    over the longer side.
+    a x + b (x x') x + c (x x')^2 x, five times, from Frobenius norm 1; the Gram matrix is that of
+    the shorter side.
     """
     a, b, c = COEFFICIENTS
     lying = x_mn.shape[0] <= x_mn.shape[1]
