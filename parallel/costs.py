@@ -28,6 +28,7 @@ COLLECTIVES = (
     "collective-broadcast",
 )
 PERMUTE = "collective-permute"
+SLICE = "slice"  # the mesh axis between TPU slices
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,8 @@ def _instruction_costs(
         return own + max(map(of, branches(instruction)), key=lambda c: (c.flops, c.cycles))
     if opcode == "custom-call":
         return own + _custom_costs(instruction, body)
+    if opcode == "send" and "megascale" in instruction.rest:
+        return own + _between_slices(instruction, body, mesh)
     callees = called(instruction)
     callee = callees.get("calls") or callees.get("to_apply")
     if callee and (opcode in ("fusion", "call") or opcode.endswith("-start")):
@@ -282,6 +285,15 @@ def _collective_costs(
     overlapped = instruction.opcode.endswith("-start") or woven
     found = Collective(kind, axes, members.shape[1], size, 1.0, overlapped, name[1] if name else "")
     return Costs(collectives=(found,))
+
+
+def _between_slices(send: Instruction, body: dict[str, Instruction], mesh: Mesh) -> Costs:
+    """What a TPU's host does for it over the network: a send, and a receive much later."""
+    written = re.search(r'_xla_megascale_transfer_type="(\w+)"', send.rest)
+    kind = written[1].lower().replace("_", "-") if written else PERMUTE
+    slices = dict(zip(mesh.axis_names, mesh.devices.shape, strict=True)).get(SLICE, 1)
+    size = shape_bytes(body[send.operands[0]].shape)
+    return Costs(collectives=(Collective(kind, (SLICE,), slices, size, 1.0, True, ""),))
 
 
 def _merge(collectives: tuple[Collective, ...]) -> tuple[Collective, ...]:

@@ -172,10 +172,11 @@ def test_what_a_tpu_compiler_writes():
 
     A loop without a known count, a product as a convolution, one over dilated windows, a
     reduce-scatter as a fused all-reduce, an all-gather woven into two fusions, another in an
-    asynchronous computation, and an all-reduce that a core of its own does (tpu7x).
+    asynchronous computation, an all-reduce that a core of its own does (tpu7x), and one that hosts
+    do between slices.
     """
     text = (Path(__file__).parent / "tpu_program.txt").read_text()
-    mesh = mesh_of(fsdp=2, tensor=4)
+    mesh = mesh_of(slice=2, fsdp=2, tensor=4)
     found = costs(text, mesh)
     assert [
         (c.kind, c.axes, c.operand_bytes, c.count, c.overlapped) for c in found.collectives
@@ -183,6 +184,7 @@ def test_what_a_tpu_compiler_writes():
         ("reduce-scatter", ("tensor",), 16 * 32 * 2, 6, False),
         ("all-gather", ("tensor",), 4 * 8 * 2, 6, True),
         ("all-gather", ("fsdp",), 128 * 4, 1, True),
+        ("all-reduce", ("slice",), 128 * 4, 1, True),
         ("all-reduce", ("fsdp", "tensor"), 64 * 4, 1, True),
     ]
     assert found.flops == 6 * 2 * 16 * 8 * 32 + 3 * 2 * 16 * 16 * 8
