@@ -218,6 +218,7 @@ def _cudnn(
 
 @functools.cache
 def _splash_kernel(heads: int, length: int, window: int, placement: Placement) -> Any:
+    """The kernel of the query heads that share a key/value head."""
     from jax.experimental.pallas.ops.tpu.splash_attention import (
         splash_attention_kernel as kernel,
     )
@@ -237,7 +238,7 @@ def _splash_kernel(heads: int, length: int, window: int, placement: Placement) -
     block = math.gcd(512, length // parts)
     sides = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
     blocks: Any = {f"block_{side}": block for side in sides}
-    return kernel, kernel.make_splash_mha(
+    return kernel, kernel.make_splash_mqa(
         mask=masks.MultiHeadMask([mask] * heads),
         block_sizes=kernel.BlockSizes(**blocks),
         head_shards=1,
@@ -273,23 +274,29 @@ def _splash(
     placement: Placement,
 ) -> jax.Array:
     """The TPU's block-sparse kernel: packing is native, masked blocks are never computed."""
-    b, _, n, h = q_btnh.shape
-    s = k_bskh.shape[1]
+    b, t, n, h = q_btnh.shape
+    s, kv_heads = k_bskh.shape[1:3]
+    group = n // kv_heads
     with jax.ensure_compile_time_eval():
-        kernel, attend = _splash_kernel(n, s, window, placement)
+        kernel, attend = _splash_kernel(group, s, window, placement)
     if placement.sequence > 1:
         attend = _own_part(attend, placement)
-    repeat = n // k_bskh.shape[2]
-    q_bnth = jnp.swapaxes(q_btnh * np.float32(h**-0.5).astype(q_btnh.dtype), 1, 2)
-    k_bnsh = jnp.repeat(jnp.swapaxes(k_bskh, 1, 2), repeat, axis=1)
-    v_bnsh = jnp.repeat(jnp.swapaxes(v_bskh, 1, 2), repeat, axis=1)
+    q_btnh = q_btnh * np.float32(h**-0.5).astype(q_btnh.dtype)
+    q_bkgth = jnp.moveaxis(q_btnh.reshape(b, t, kv_heads, group, h), 1, 3)
+    k_bksh, v_bksh = (jnp.swapaxes(a, 1, 2) for a in (k_bskh, v_bskh))
     if segments_bs is None:
         segments_bs = jnp.zeros((b, s), jnp.int32)
-    own_bt = placement.take(segments_bs)
-    out_bnth = jax.vmap(lambda q, k, v, own, all_: attend(q, k, v, kernel.SegmentIds(own, all_)))(
-        q_bnth, k_bnsh, v_bnsh, own_bt, segments_bs
+
+    def one(
+        q_gth: jax.Array, k_sh: jax.Array, v_sh: jax.Array, own_t: jax.Array, all_s: jax.Array
+    ) -> jax.Array:
+        return attend(q_gth, k_sh, v_sh, kernel.SegmentIds(own_t, all_s))
+
+    of_heads = jax.vmap(one, in_axes=(0, 0, 0, None, None))
+    out_bkgth = jax.vmap(of_heads)(
+        q_bkgth, k_bksh, v_bksh, placement.take(segments_bs), segments_bs
     )
-    return jnp.swapaxes(out_bnth, 1, 2)
+    return jnp.moveaxis(out_bkgth, 3, 1).reshape(b, t, n, h)
 
 
 BACKENDS = {"xla": _xla, "xla_chunked": _xla_chunked, "cudnn": _cudnn, "splash": _splash}

@@ -321,8 +321,8 @@ class TestSplashInterpreted:
     def interpreter(self, monkeypatch):
         from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel
 
-        interpreted = functools.partial(splash_attention_kernel.make_splash_mha, interpret=True)
-        monkeypatch.setattr(splash_attention_kernel, "make_splash_mha", interpreted)
+        interpreted = functools.partial(splash_attention_kernel.make_splash_mqa, interpret=True)
+        monkeypatch.setattr(splash_attention_kernel, "make_splash_mqa", interpreted)
         module._splash_kernel.cache_clear()
         yield
         module._splash_kernel.cache_clear()

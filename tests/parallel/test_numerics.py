@@ -73,3 +73,17 @@ def test_every_mesh_computes_what_one_device_does(network):
 @pytest.mark.timeout(600)
 def test_an_lstm_is_split_by_windows_and_width():
     check("each", "lstm", [{"data": 2, "fsdp": 4}, {"slices": 2, "data": 4}])
+
+
+@pytest.mark.slow
+def test_the_tpus_kernel_reads_over_a_split_sequence():
+    """Interpreted; forward and backward, full and within a window, packed documents."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.parallel.splash"],
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert max(json.loads(done.stdout)) < 1e-5
