@@ -277,7 +277,7 @@ def test_a_directory_that_hosts_do_not_share_is_refused(long, start, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_another_config_or_a_second_run_is_refused_by_all(long, start, tmp_path):
+def test_a_second_run_is_refused_by_all(long, start, tmp_path):
     workdir = tmp_path / "run"
     first = start(replace(long, steps=5000), workdir, 2)
     wait_for_step(first[0], workdir, 1)
