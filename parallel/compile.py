@@ -35,7 +35,7 @@ _HLO = flags.DEFINE_string("hlo", "", "a file for the text of the compiled progr
 _SEARCH = flags.DEFINE_boolean(
     "search", False, "try meshes, microbatches and remat policies instead; rank those that fit"
 )
-_MINUTES = flags.DEFINE_float("minutes", 12.0, "how long --search may take")
+_MINUTES = flags.DEFINE_float("minutes", 14.0, "how long --search may take")
 
 
 def run() -> int:
