@@ -10,6 +10,7 @@ import model
 from configs.schema import Config, InputError, to_dict
 from data.loader import check_vocab
 from data.store import Store, open_store
+from model.pipeline import bubble
 from parallel import agreement
 from parallel.rules import placement
 from train import record
@@ -86,6 +87,7 @@ def describe(config: Config, store: Store | None, mesh: jax.sharding.Mesh, peak:
             "hosts": jax.process_count(),
         },
         "mesh": dict(mesh.shape),
+        "bubble": bubble(config.batch.size // config.batch.microbatch, place.stage, place.rounds),
         "attention": model.attention_backend(config.model, place),
         "peak": {"name": peak.name, "flops": peak.flops},
         "data": _describe_data(store),
@@ -108,13 +110,19 @@ def _describe_data(store: Store | None) -> dict:
     }
 
 
+def _mesh(run: dict[str, Any]) -> str:
+    split = " x ".join(f"{axis}={size}" for axis, size in run["mesh"].items() if size > 1)
+    bubble = f"; stages idle {run['bubble']:.0%} of the time" if run["bubble"] else ""
+    return f", {split}{bubble}" if split else ""
+
+
 def decisions(config: Config, run: dict[str, Any]) -> str:
     """What the run decided, for people."""
     devices, batch, context = run["devices"], config.batch, config.model.context
     tokens = batch.windows_before(config.steps) * context
     data, counts = run["data"], run["parameters"]
     lines = {
-        "devices": f"{devices['count']} x {devices['kind']}, mesh {run['mesh']}",
+        "devices": f"{devices['count']} x {devices['kind']}" + _mesh(run),
         "model": f"{counts['total']:,} parameters, {counts['non_embedding']:,} "
         f"without embeddings; {quantity(run['flops_per_token']['palm'])}FLOPs a token (PaLM)",
         "compute": f"{config.model.compute_dtype}, attention: {run['attention']}",
