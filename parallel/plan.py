@@ -155,7 +155,9 @@ def guess(config: Config, mesh: Mesh, topology: Topology, chip: Chip) -> Guess:
     keys = 2 * tokens * 2 * network.kv_heads * network.head_dim / tensor
     beside = time("all-gather", ("fsdp",), 2 * per_layer / fsdp, passes * layers * run)
     beside += time("collective-permute", ("stage",), stream, 2 * run * config.mesh.rounds)
-    alone = time("reduce-scatter", ("fsdp",), 4 * per_layer, layers * run)
+    # libtpu makes all-reduces of reduce-scatters over more devices (seen at 256, not at 128).
+    scatter = "all-reduce" if fsdp > 128 else "reduce-scatter"
+    alone = time(scatter, ("fsdp",), 4 * per_layer, layers * run)
     alone += time("all-reduce", ("fsdp",), 4 * table, updates if stage == 1 else 1)
     alone += time("all-reduce", ("slice", "data"), 4 * split, 1)
     # Into and out of attention and feed-forward, forward, backward, and again.
