@@ -73,9 +73,8 @@ def search(
     fitting: list[dict[str, Any]] = []
     refused: list[dict[str, Any]] = []
     tried: list[Config] = []
-    fitted: list[Config] = []
     while (time.monotonic() - began + longest) / 60 < minutes:
-        best = _next(guesses, tried, fitted, scale, chip.memory)
+        best = _next(guesses, tried, scale, chip.memory)
         if best is None or (fitting and best[1].step(scale.efficiency) > 1.2 * _fastest(fitting)):
             break
         candidate, guessed = best
@@ -86,8 +85,6 @@ def search(
         longest = max(longest, time.monotonic() - start)
         scale.learn(candidate, guessed, report)
         (fitting if report["fits"] else refused).append(report)
-        if report["fits"]:
-            fitted.append(candidate)
         print(f"  {_row(report)}", flush=True)
     fitting.sort(key=lambda report: report["seconds"]["step"])
     print(_table(fitting))
@@ -119,7 +116,6 @@ def _guess_all(
 def _next(
     guesses: list[tuple[Config, Guess]],
     tried: list[Config],
-    fitted: list[Config],
     scale: Scale,
     limit: float,
 ) -> tuple[Config, Guess] | None:
@@ -127,9 +123,7 @@ def _next(
     left = [
         (choice, guessed)
         for choice, guessed in guesses
-        if choice not in tried
-        and all(choice.mesh != other.mesh for other in fitted)  # time is for other meshes
-        and scale.memory(choice, guessed) <= limit
+        if choice not in tried and scale.memory(choice, guessed) <= limit
     ]
     return min(left, key=lambda pair: pair[1].step(scale.efficiency), default=None)
 
