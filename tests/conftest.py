@@ -4,6 +4,7 @@ Tests see one device. What needs several starts a subprocess with
 XLA_FLAGS=--xla_force_host_platform_device_count=8, since the count is fixed once JAX has started.
 """
 
+import os
 from pathlib import Path
 
 import jax
@@ -12,6 +13,10 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# XLA reads this with the first program, here and in the commands that tests run. Most of their time
+# is the compiler's, and code that LLVM leaves as it is computes the same.
+_QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_QUICK}"
 # The second run of the suite compiles next to nothing. Set here and not in the environment, so that
 # subprocesses, which some tests kill at any moment, cannot leave half an entry behind.
 jax.config.update("jax_compilation_cache_dir", str(REPOSITORY / ".cache" / "jax"))
