@@ -19,7 +19,7 @@ from configs import schema
 from configs.flags import load
 from configs.schema import Config
 from model.pipeline import bubble
-from parallel.costs import Costs, costs
+from parallel.compile.costs import Costs, costs
 from parallel.mesh import make_mesh, row_sharding
 from train.state import abstract
 from train.step import make_step

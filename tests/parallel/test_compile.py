@@ -14,8 +14,8 @@ import pytest
 
 from configs.schema import InputError
 from parallel.chips import find
-from parallel.estimate import advice, exceeded
-from parallel.topology import parse, with_slices
+from parallel.compile.estimate import advice, exceeded
+from parallel.compile.topology import parse, with_slices
 from tests.conftest import REPOSITORY
 
 RECIPE = """

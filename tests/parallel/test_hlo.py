@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parallel.costs import costs
-from parallel.groups import axes_of, groups
+from parallel.compile.costs import costs
+from parallel.compile.groups import axes_of, groups
 
 # Programs on a mesh of 2 x 2 x 2 CPU devices, compiled and counted in one process.
 PROGRAMS = """
@@ -20,7 +20,7 @@ import json
 import jax, jax.numpy as jnp, numpy as np
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec as P
-from parallel.costs import costs
+from parallel.compile.costs import costs
 
 mesh = Mesh(np.array(jax.devices()).reshape(2, 2, 2), ("data", "fsdp", "tensor"))
 alone = Mesh(np.array(jax.devices()[:1]), ("data",))

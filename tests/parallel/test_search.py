@@ -9,14 +9,14 @@ import pytest
 
 from configs import schema
 from configs.schema import Batch, Config, Data, InputError, Model, Optimizer
-from parallel import search as searching
 from parallel.chips import CHIPS, find
-from parallel.costs import Collective
+from parallel.compile import search as searching
+from parallel.compile.costs import Collective
+from parallel.compile.plan import choices, guess
+from parallel.compile.search import flags, search
+from parallel.compile.topology import parse
+from parallel.compile.wires import seconds, wires
 from parallel.mesh import AXES, axis_sizes, check
-from parallel.plan import choices, guess
-from parallel.search import flags, search
-from parallel.topology import parse
-from parallel.wires import seconds, wires
 
 CHIP = find("TPU v5 lite") or CHIPS[0]
 
@@ -129,7 +129,7 @@ def report(step: float, total: float, limit: float) -> dict[str, Any]:
 
 
 def test_what_fits_is_ranked_by_its_compiled_time(monkeypatch, capsys):
-    monkeypatch.setattr("parallel.topology.devices", lambda where: torus(where.name))
+    monkeypatch.setattr("parallel.compile.topology.devices", lambda where: torus(where.name))
     monkeypatch.setattr(
         searching, "make_mesh", lambda c, devices: mesh_on(
             "v5e:2x4", **{axis: getattr(c.mesh, axis) for axis in AXES if axis != "slice"}

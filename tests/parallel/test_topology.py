@@ -7,7 +7,7 @@ import pytest
 
 from configs.schema import InputError
 from parallel.chips import CHIPS, find
-from parallel.topology import Topology, devices, environment, gpu_target, parse
+from parallel.compile.topology import Topology, devices, environment, gpu_target, parse
 
 
 @pytest.mark.parametrize(

@@ -100,8 +100,10 @@ def test_after_a_row_cut_short_by_a_full_disk_the_next_is_whole(tmp_path, monkey
 
 def test_a_full_disk_is_warned_about_once_and_stops_nothing(tmp_path, capsys):
     sinks = Sinks(tmp_path, 0)
-    sinks._sinks[0]._file.close()
-    sinks._sinks[0]._file = open("/dev/full", "ab", buffering=0)  # noqa: SIM115, PTH123
+    lines = sinks._sinks[0]
+    assert isinstance(lines, JsonLines)
+    lines._file.close()
+    lines._file = open("/dev/full", "ab", buffering=0)  # noqa: SIM115, PTH123
     for step in (1, 2, 3):
         sinks.write(row(step, loss=1.0))
     sinks.close()

@@ -12,9 +12,9 @@ import model
 from configs.schema import Config
 from model.pipeline import bubble
 from parallel.chips import Chip
-from parallel.costs import Collective, Costs
-from parallel.topology import Topology
-from parallel.wires import seconds, wires
+from parallel.compile.costs import Collective, Costs
+from parallel.compile.topology import Topology
+from parallel.compile.wires import seconds, wires
 
 # Flash attention's backward pass multiplies five times where the forward pass does twice (Dao 2023,
 # arXiv:2307.08691, section 3.1).

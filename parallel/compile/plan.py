@@ -1,7 +1,7 @@
 """What a mesh, a microbatch and a remat policy would cost, by formula and without compiling.
 
-Good enough to rank thousands of choices; parallel/search.py corrects it by those it compiles, and
-only what was compiled is recommended. Notation: T tokens a device has at once where nothing is
+Good enough to rank thousands of choices; search.py corrects it by those it compiles, and only what
+was compiled is recommended. Notation: T tokens a device has at once where nothing is
 split over tensor, P parameters, layers as they lie on one stage.
 """
 
@@ -20,11 +20,11 @@ from configs.schema import Config, InputError
 from model.loss import ACCELERATOR_FACTOR, CHUNK_LOGITS
 from model.pipeline import ticks
 from parallel.chips import Chip
-from parallel.costs import Collective
-from parallel.estimate import KERNEL_BACKWARD, RECOMPUTING
+from parallel.compile.costs import Collective
+from parallel.compile.estimate import KERNEL_BACKWARD, RECOMPUTING
+from parallel.compile.topology import Topology
+from parallel.compile.wires import Wires, seconds, wires
 from parallel.mesh import ROWS, axis_sizes, check
-from parallel.topology import Topology
-from parallel.wires import Wires, seconds, wires
 
 MOST = {"tensor": 16, "sequence": 16, "stage": 16}  # further splits were never worth it
 REMATS: tuple[Literal["none", "attention", "dots", "full"], ...] = (

@@ -23,7 +23,7 @@ from absl import flags
 
 from configs import flags as config_flags
 from configs.schema import Config, InputError
-from parallel import topology as topologies
+from parallel.compile import topology as topologies
 
 FITS = 0
 DOES_NOT_FIT = 4
@@ -45,13 +45,13 @@ def run() -> int:
     os.environ.update(topologies.environment(where, os.environ.get("XLA_FLAGS", "")))
     config = topologies.with_slices(_RECIPE.load(), where)
     if _SEARCH.value:
-        from parallel.search import search
+        from parallel.compile.search import search
 
         found = search(config, where, _MINUTES.value, compile_step)
         _write(found)
         return FITS if found["choices"] else DOES_NOT_FIT
     report = compile_step(config, where, _HLO.value)
-    from parallel.report import to_text
+    from parallel.compile.report import to_text
 
     print(to_text(report))
     _write(report)
@@ -68,7 +68,7 @@ def _write(report: dict[str, Any]) -> None:
 
 
 def compile_step(config: Config, where: topologies.Topology, hlo: str = "") -> dict[str, Any]:
-    """Compile the train step of a run and report on it (parallel.report.to_json).
+    """Compile the train step of a run and report on it (parallel.compile.report.to_json).
 
     Args:
         config: the run.
@@ -82,7 +82,8 @@ def compile_step(config: Config, where: topologies.Topology, hlo: str = "") -> d
     import jax.numpy as jnp
 
     import model
-    from parallel import chips, costs, estimate, report
+    from parallel import chips
+    from parallel.compile import costs, estimate, report
     from parallel.mesh import make_mesh, row_sharding
     from parallel.rules import placement
     from train.state import abstract

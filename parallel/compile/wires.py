@@ -12,8 +12,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from parallel.chips import Chip
-from parallel.costs import PERMUTE, Collective
-from parallel.topology import Topology
+from parallel.compile.costs import PERMUTE, Collective
+from parallel.compile.topology import Topology
 
 HOP_SECONDS = 1e-6  # of one TPU link ("How to Scale Your Model", part 3)
 LAUNCH_SECONDS = 1e-5  # of one collective between GPUs or over a network; measured by nobody here

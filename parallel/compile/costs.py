@@ -14,9 +14,18 @@ from dataclasses import dataclass
 import numpy as np
 from jax.sharding import Mesh
 
-from parallel.groups import axes_of, groups
-from parallel.hlo import Instruction, Program, arrays, branches, called, parse, rounds, shape_bytes
-from parallel.traffic import traffic
+from parallel.compile.groups import axes_of, groups
+from parallel.compile.hlo import (
+    Instruction,
+    Program,
+    arrays,
+    branches,
+    called,
+    parse,
+    rounds,
+    shape_bytes,
+)
+from parallel.compile.traffic import traffic
 
 COLLECTIVES = (
     "all-gather",

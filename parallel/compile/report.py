@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 
 from configs.schema import Config
 from parallel.chips import GIB, Chip
-from parallel.estimate import Estimate, Memory
+from parallel.compile.estimate import Estimate, Memory
 
 FORMAT = 1
 

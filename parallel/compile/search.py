@@ -8,10 +8,11 @@ from typing import Any
 from jax.sharding import Mesh
 
 from configs.schema import Config, InputError, require
-from parallel import chips, topology
+from parallel import chips
 from parallel.chips import GIB
+from parallel.compile import topology
+from parallel.compile.plan import EFFICIENCY, Guess, choices, guess
 from parallel.mesh import make_mesh
-from parallel.plan import EFFICIENCY, Guess, choices, guess
 
 SHOWN = 10
 
@@ -51,7 +52,7 @@ def search(
         config: the run; its mesh (but for slices), microbatch and remat are what is chosen.
         where: what for.
         minutes: after which no further compilation is begun.
-        compile_step: parallel.compile.compile_step.
+        compile_step: parallel.compile.__main__.compile_step.
 
     Returns:
         JSON: `choices` (compiled and fitting, fastest first; reports with `flags`), `refused`

@@ -1,6 +1,6 @@
 """Bytes that one instruction of a compiled program moves from and to the device's memory."""
 
-from parallel.hlo import Instruction, Program, called, shape_bytes
+from parallel.compile.hlo import Instruction, Program, called, shape_bytes
 
 # What only names memory, or is counted by what it calls or by the other half of its pair.
 _FREE = {

@@ -1,0 +1,1 @@
+"""Where arrays live: meshes, rules, hosts, and compiling for devices that are not there."""
