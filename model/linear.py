@@ -32,8 +32,10 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array]:
     # Without the barrier XLA:CPU computes whatever produced x and dy (a GELU, a norm) again, one
     # element at a time, inside the transposing copy it makes for dW: its largest single loss.
-    # W is behind it so that XLA does not keep the forward pass's whole matrix for this.
-    x_btk, dy_btn, w_kn = jax.lax.optimization_barrier((saved[0], dy_btn, saved[1]))
+    x_btk, dy_btn = jax.lax.optimization_barrier((saved[0], dy_btn))
+    w_kn = saved[1]
+    if placement.fsdp > 1:  # else XLA would keep the forward pass's whole matrix for this
+        w_kn = jax.lax.optimization_barrier(w_kn)
     whole_kn = placement.matrix(w_kn.astype(dy_btn.dtype), split)
     dx_btk = jnp.einsum("btn,kn->btk", dy_btn, whole_kn)
     dw_kn = jnp.einsum("btk,btn->kn", x_btk, dy_btn, preferred_element_type=w_kn.dtype)
