@@ -178,15 +178,35 @@ def host_share(mesh: Mesh) -> tuple[int, int]:
     Hosts that hold different layers or tokens of the same windows load the same share.
 
     Raises:
-        InputError: the rows of a host's devices do not lie together.
+        InputError: the hosts cannot have even shares.
     """
-    rows = math.prod(mesh.shape[axis] for axis in ROWS)
-    places = row_sharding(mesh).addressable_devices_indices_map((rows,))
-    mine = sorted({place[0].indices(rows)[0] for place in places.values() if place})
-    first, count = mine[0], len(mine)
+    processes = np.array([device.process_index for device in mesh.devices.flat])
+    shares = row_shares(processes.reshape(mesh.devices.shape))
+    return shares[jax.process_index()], len(set(shares.values()))
+
+
+def row_shares(processes: np.ndarray) -> dict[int, int]:
+    """The number of each process's share of the rows of a batch.
+
+    A pod's wires, not its hosts, decide where its devices lie in the mesh, so a host's rows need
+    not lie together: which windows of a batch are whose does not matter, as long as each is once.
+
+    Args:
+        processes: the process of each device, in the shape of the mesh.
+
+    Raises:
+        InputError: two processes need some of the same rows and not all, or unequally many.
+    """
+    axes = [AXES.index(axis) for axis in ROWS]
+    shape = [size if dim in axes else 1 for dim, size in enumerate(processes.shape)]
+    rows = np.broadcast_to(np.arange(math.prod(shape)).reshape(shape), processes.shape)
+    held = {
+        process: tuple(np.unique(rows[processes == process])) for process in np.unique(processes)
+    }
+    shares = sorted(set(held.values()))
     require(
-        mine == list(range(first, first + count)) and first % count == 0 and rows % count == 0,
-        f"process {jax.process_index()} would need the rows {mine} of {rows}, which are no even "
-        "share: choose a mesh whose slices, data and fsdp follow the hosts",
+        sum(map(len, shares)) == math.prod(shape) and len(set(map(len, shares))) == 1,
+        "the processes cannot load even shares of a batch on this mesh: choose slices x data x fsdp "
+        "so that the devices of a process hold whole rows of their own",
     )
-    return first // count, rows // count
+    return {int(process): shares.index(rows_held) for process, rows_held in held.items()}

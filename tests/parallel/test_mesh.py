@@ -9,7 +9,15 @@ import pytest
 
 from configs import schema
 from configs.schema import Batch, Config, Data, InputError, Model, Optimizer
-from parallel.mesh import axis_sizes, check, host_share, make_mesh, replicated, shard_batch
+from parallel.mesh import (
+    axis_sizes,
+    check,
+    host_share,
+    make_mesh,
+    replicated,
+    row_shares,
+    shard_batch,
+)
 
 
 def config(**changes: Any) -> Config:
@@ -105,3 +113,24 @@ def test_one_axis_takes_what_is_left():
 def test_what_does_not_divide_is_named(changes, sentence):
     with pytest.raises(InputError, match=f"^{re.escape(sentence)}$"):
         sizes(8, **changes)
+
+
+class TestRowShares:
+    """A mesh's shape is slice, stage, data, fsdp, sequence, tensor."""
+
+    def shares(self, processes, *shape):
+        return row_shares(np.array(processes).reshape(shape))
+
+    def test_rows_of_a_host_need_not_lie_together(self):
+        assert self.shares([0, 1, 0, 1], 1, 1, 2, 2, 1, 1) == {0: 0, 1: 1}
+
+    def test_hosts_with_the_same_windows_load_the_same(self):
+        by_stage = [0, 0, 1, 1, 2, 2, 3, 3]
+        assert self.shares(by_stage, 1, 2, 1, 4, 1, 1) == {0: 0, 1: 1, 2: 0, 3: 1}
+        assert self.shares([0, 1, 2, 3], 1, 1, 1, 1, 2, 2) == {0: 0, 1: 0, 2: 0, 3: 0}
+
+    def test_rows_that_are_shared_in_part_are_refused(self):
+        with pytest.raises(InputError, match="^the processes cannot load even shares of a batch"):
+            self.shares([0, 0, 1, 1, 0, 1, 0, 1], 1, 2, 1, 4, 1, 1)
+        with pytest.raises(InputError, match="^the processes cannot load even shares of a batch"):
+            self.shares([0, 0, 0, 1], 1, 1, 1, 4, 1, 1)
