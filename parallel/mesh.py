@@ -206,7 +206,7 @@ def row_shares(processes: np.ndarray) -> dict[int, int]:
     shares = sorted(set(held.values()))
     require(
         sum(map(len, shares)) == math.prod(shape) and len(set(map(len, shares))) == 1,
-        "the processes cannot load even shares of a batch on this mesh: choose slices, data and fsdp "
-        "so that the devices of a process hold whole rows of their own",
+        "the processes cannot load even shares of a batch on this mesh: choose slices, data and "
+        "fsdp so that the devices of a process hold whole rows of their own",
     )
     return {int(process): shares.index(rows_held) for process, rows_held in held.items()}
