@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 import model
 from configs.flags import load
@@ -15,7 +16,9 @@ from parallel.rules import spec, specs, state_shardings, summed_over
 from train.state import abstract
 
 RECIPES = sorted(
-    path.stem for path in Path("configs").glob("*.py") if "get_config" in path.read_text()
+    path.stem
+    for path in Path("configs").glob("*.py")
+    if path.read_text().count("def get_config() -> Config:")
 )
 
 
@@ -25,7 +28,9 @@ def named(tree, is_leaf=None):
 
 
 def test_each_dimension_follows_its_rule():
-    placed = named(specs(model.declare(load("configs/llama_8b.py").model)))
+    config = load("configs/llama_8b.py")
+    assert isinstance(config, Config)
+    placed = named(specs(model.declare(config.model)))
     block = "layers/block_0"
     assert placed["embedding/tokens"] == PartitionSpec("tensor", "fsdp")
     assert placed[f"{block}/attention/query/kernel"] == PartitionSpec(
@@ -45,7 +50,7 @@ def test_every_parameter_and_its_moments_have_a_place(recipe):
     config = load(f"configs/{recipe}.py")
     assert isinstance(config, Config)
     declarations = model.declare(config.model)
-    mesh = AbstractMesh((1,) * len(AXES), AXES)
+    mesh = Mesh(np.array(jax.devices()[:1]).reshape((1,) * len(AXES)), AXES)
     state = abstract(config)
     placed = named(state_shardings(mesh, declarations, state))
     shapes = named(state)
