@@ -19,10 +19,14 @@ SHOWN = 10
 
 @dataclasses.dataclass
 class Scale:
-    """How far the formulas are off, by what was compiled so far."""
+    """How far the formulas are off, by what was compiled so far with each remat policy."""
 
-    efficiency: float = EFFICIENCY
-    temporaries: dict[str, float] = dataclasses.field(default_factory=dict)  # by remat
+    efficiency: dict[str, float] = dataclasses.field(default_factory=dict)
+    temporaries: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def step(self, config: Config, guessed: Guess) -> float:
+        """Corrected seconds of an update."""
+        return guessed.step(self.efficiency.get(config.model.remat, EFFICIENCY))
 
     def memory(self, config: Config, guessed: Guess) -> float:
         """Corrected bytes of a device."""
@@ -37,7 +41,8 @@ class Scale:
         if "seconds" in report:
             s = report["seconds"]
             spent = s["step"] - s["network_exposed"]
-            self.efficiency = min(1.0, max(0.2, guessed.busy / spent))
+            reached = min(1.0, max(0.2, guessed.busy / spent))
+            self.efficiency[config.model.remat] = reached
 
 
 def search(
@@ -76,7 +81,7 @@ def search(
     tried: list[Config] = []
     while (time.monotonic() - began + longest) / 60 < minutes:
         best = _next(guesses, tried, scale, chip.memory)
-        if best is None or (fitting and best[1].step(scale.efficiency) > 1.2 * _fastest(fitting)):
+        if best is None or (fitting and scale.step(*best) > 1.2 * _fastest(fitting)):
             break
         candidate, guessed = best
         tried.append(candidate)
@@ -126,7 +131,7 @@ def _next(
         for choice, guessed in guesses
         if choice not in tried and scale.memory(choice, guessed) <= limit
     ]
-    return min(left, key=lambda pair: pair[1].step(scale.efficiency), default=None)
+    return min(left, key=lambda pair: scale.step(*pair), default=None)
 
 
 def _fastest(fitting: list[dict[str, Any]]) -> float:
