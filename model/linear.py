@@ -32,10 +32,11 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array]:
     # Without the barrier XLA:CPU computes whatever produced x and dy (a GELU, a norm) again, one
     # element at a time, inside the transposing copy it makes for dW: its largest single loss.
-    x_btk, dy_btn = jax.lax.optimization_barrier((saved[0], dy_btn))
-    w_kn = saved[1]
-    if placement.fsdp > 1:  # else XLA would keep the forward pass's whole matrix for this
-        w_kn = jax.lax.optimization_barrier(w_kn)
+    x_btk, w_kn = saved
+    if placement.fsdp > 1:  # with a slice of W, so that the whole is fetched again, and only then
+        x_btk, dy_btn, w_kn = jax.lax.optimization_barrier((x_btk, dy_btn, w_kn))
+    else:
+        x_btk, dy_btn = jax.lax.optimization_barrier((x_btk, dy_btn))
     whole_kn = placement.matrix(w_kn.astype(dy_btn.dtype), split)
     dx_btk = jnp.einsum("btn,kn->btk", dy_btn, whole_kn)
     dw_kn = jnp.einsum("btk,btn->kn", x_btk, dy_btn, preferred_element_type=w_kn.dtype)
