@@ -6,6 +6,7 @@ sequence (the tokens of a window), tensor (heads, feed-forward channels, vocabul
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from contextlib import suppress
@@ -172,6 +173,7 @@ def shard_batch(mesh: Mesh, rows_bt: np.ndarray) -> jax.Array:
     return jax.make_array_from_process_local_data(row_sharding(mesh), rows_bt, shape)
 
 
+@functools.cache  # asked for with every batch
 def host_share(mesh: Mesh) -> tuple[int, int]:
     """Which share of each batch this host loads: (its number, how many shares there are).
 

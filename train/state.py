@@ -1,5 +1,6 @@
 """Everything a run carries from one update to the next."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -34,6 +35,7 @@ def _create(config: Config) -> State:
     return State(step, params, optimizer.init(params), skipped, skipped_total)
 
 
+@functools.cache  # tracing a model takes a second
 def abstract(config: Config, mesh: Mesh | None = None) -> State:
     """The same tree with shapes, dtypes and, given a mesh, places only."""
     shapes: State = jax.eval_shape(lambda: _create(config))

@@ -16,13 +16,13 @@ EXPECTED = {
     "data": {"all-reduce"},
     "fsdp": {"all-gather", "reduce-scatter", "all-to-all"},
     "sequence": {"all-gather", "reduce-scatter", "all-reduce"},
-    "tensor": {"all-gather", "reduce-scatter", "all-reduce"},
+    "tensor": {"all-gather", "reduce-scatter"},
     "stage": {"collective-permute", "reduce-scatter", "all-gather", "all-reduce"},
 }
 MUON = {  # exchanges parts of matrices for whole ones, and gathers what replicas made
     **EXPECTED,
     "data": {"all-reduce", "all-gather"},
-    "tensor": {"all-gather", "reduce-scatter", "all-reduce", "all-to-all"},
+    "tensor": {"all-gather", "reduce-scatter", "all-to-all"},
 }
 RECIPES = [
     ("shakespeare_char", {"data": 8}, MUON),
