@@ -25,6 +25,7 @@ import re
 import shutil
 import sys
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
@@ -45,8 +46,12 @@ STATE = "state"
 
 # Orbax logs the stack of every error that it raises; here one sentence reports it.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
-# When one of its writes fails it closes its event loop, which TensorStore goes on to call for each
-# of the others, and Python would print a stack for each of these calls.
+# When one of its writes fails, asyncio logs those of the others that fail and that Orbax does not
+# ask for, and Python warns of those that it does not begin.
+logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
+warnings.filterwarnings("ignore", "coroutine 'async_serialize", RuntimeWarning)
+# It closes its event loop too, which TensorStore goes on to call for each of the others, and Python
+# would print a stack for each of these calls.
 _show = sys.unraisablehook
 sys.unraisablehook = lambda lost: (
     None if str(lost.exc_value) == "Event loop is closed" else _show(lost)

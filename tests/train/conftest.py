@@ -1,8 +1,12 @@
 """A small corpus and a small run over it, for the tests of what happens in time."""
 
 import json
+import os
 import random
-from collections.abc import Callable
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,8 +28,11 @@ from configs.schema import (
 )
 from data.corpus import build
 from train.checkpoint import Reader
+from train.metrics import read_rows
+from train.record import METRICS
 from train.state import State, abstract
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 WORDS = ["the", "a", "cat", "dog", "bird", "sees", "hears", "small", "green", "and", "or", "not"]
 
 
@@ -81,6 +88,48 @@ def short(config: Config) -> Config:
         evaluation=Evaluation(windows=4, sample_tokens=0),
         checkpoints=Checkpoints(every=2, keep=5),
     )
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen]]:
+    """launch(config, workdir, *flags, launcher=(), **environment): the training command, under way.
+
+    What still runs when the test ends is killed.
+    """
+    started = []
+
+    def begin(config, workdir, *flags, launcher=(), **environment):
+        recipe = tmp_path / "recipe.py"
+        recipe.write_text(f"from configs.schema import *\nget_config = lambda: {config!r}\n")
+        command = [sys.executable, "-m", "train", f"--config={recipe}", f"--workdir={workdir}"]
+        process = subprocess.Popen(
+            [*launcher, *command, *flags],
+            cwd=REPOSITORY,
+            env={**os.environ, "JAX_PLATFORMS": "cpu", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def wait_for_step() -> Callable[[subprocess.Popen, Path, int], None]:
+    """wait_for_step(process, workdir, step): until its row is there, or the process has ended."""
+
+    def wait(process, workdir, step):
+        while process.poll() is None:
+            if any(row["step"] >= step for row in read_rows(workdir / METRICS)):
+                return
+            time.sleep(0.002)
+
+    return wait
 
 
 @pytest.fixture

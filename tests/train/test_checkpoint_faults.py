@@ -202,17 +202,19 @@ class TestFailure:
     def test_a_failed_save_surfaces_while_training_goes_on(self, tmp_path):
         """In a process of its own, which shows that Orbax logs nothing beside the one sentence."""
         script = """
-            import resource
+            import gc, resource
             hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+            many = {str(i): draw(i) for i in range(40)}
             with open_checkpoints(directory, Checkpoints()) as checkpoints:
                 checkpoints.check()
                 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 10, hard))
-                checkpoints.save(1, draw(1), {})
+                checkpoints.save(1, many, {})
                 try:
                     while True:
                         checkpoints.check()
                 except InputError as error:
                     print(error)
+                gc.collect()
                 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
                 checkpoints.check()
                 checkpoints.save(2, draw(2), {})

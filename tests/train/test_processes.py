@@ -16,7 +16,6 @@ import pytest
 from configs.schema import Batch, Checkpoints, Evaluation, Mesh
 from train.checkpoint import Reader
 from train.loop import DONE, STOPPED, train
-from train.metrics import read_rows
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LOST = (
@@ -44,54 +43,31 @@ def long(config):
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(launch):
     """start(config, workdir, count, *flags): the training command in that many processes.
 
-    Those that are not killed keep what they compile.
+    Those that are not killed keep what they compile. With `number` it is that process alone, with
+    `apart` each has a directory of its own.
     """
-    started = []
 
-    def begin(config, workdir, count, *flags, devices=1, number=None, cached=True):
-        recipe = tmp_path / "recipe.py"
-        recipe.write_text(f"from configs.schema import *\nget_config = lambda: {config!r}\n")
+    def begin(config, workdir, count, *flags, devices=1, number=None, apart=False, cached=True):
         with socket.create_server(("", 0)) as server:
             port = server.getsockname()[1]
-        numbers = range(count) if number is None else [number]
-        processes = [
-            subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "train", f"--config={recipe}"),
-                    f"--workdir={workdir / str(i) if 'unshared' in str(workdir) else workdir}",
-                    f"--coordinator=127.0.0.1:{port}",
-                    *(f"--process_id={i}", f"--num_processes={count}", *flags),
-                ],
-                cwd=REPOSITORY,
-                env={
-                    **os.environ,
-                    "JAX_PLATFORMS": "cpu",
-                    "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-                    **(CACHE if cached else {}),
-                },
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
+        flags_of_xla = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+        environment = {"XLA_FLAGS": flags_of_xla}
+        return [
+            launch(
+                config,
+                workdir / str(i) if apart else workdir,
+                f"--coordinator=127.0.0.1:{port}",
+                *(f"--process_id={i}", f"--num_processes={count}", *flags),
+                **environment,
+                **(CACHE if cached else {}),
             )
-            for i in numbers
+            for i in (range(count) if number is None else [number])
         ]
-        started.extend(processes)
-        return processes
 
-    yield begin
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def wait_for_step(process, workdir, step):
-    while process.poll() is None:
-        if any(row["step"] >= step for row in read_rows(workdir / "metrics.jsonl")):
-            return
-        time.sleep(0.002)
+    return begin
 
 
 def ended(processes, code):
@@ -113,7 +89,7 @@ def check_equal(one, other, rows):
 
 
 @pytest.mark.timeout(900)  # seconds on a quiet machine, minutes on a crowded one
-def test_two_are_as_one_and_stop_and_go_on_as_one(long, start, tmp_path, rows):
+def test_two_are_as_one_and_stop_and_go_on_as_one(long, start, wait_for_step, tmp_path, rows):
     """A signal to one stops both at the same step; a process alone goes on from there."""
     together, alone = tmp_path / "together", tmp_path / "alone"
     processes = start(long, together, 2)
@@ -245,7 +221,9 @@ def test_any_number_with_any_mesh_is_as_one(
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("victim", [0, 1])
-def test_killing_one_ends_the_other_which_says_how_to_go_on(victim, long, start, tmp_path, rows):
+def test_killing_one_ends_the_other_which_says_how_to_go_on(
+    victim, long, start, wait_for_step, tmp_path, rows
+):
     long = replace(long, steps=2000, evaluation=replace(long.evaluation, every=0))
     killed, workdir = tmp_path / "killed", tmp_path / "run"
     processes = start(long, workdir, 2, "--peer_timeout=10", cached=False)
@@ -269,15 +247,14 @@ def test_killing_one_ends_the_other_which_says_how_to_go_on(victim, long, start,
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_directory_that_hosts_do_not_share_is_refused(long, start, tmp_path):
-    workdir = tmp_path / "unshared"
-    for _, errors in ended(start(long, workdir, 2), 2):
+    for _, errors in ended(start(long, tmp_path / "run", 2, apart=True), 2):
         assert "/checkpoints on process 1 is not what process 0 has there: let " in errors
         assert "Traceback" not in errors
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_second_run_is_refused_by_all(long, start, tmp_path):
+def test_a_second_run_is_refused_by_all(long, start, wait_for_step, tmp_path):
     workdir = tmp_path / "run"
     first = start(replace(long, steps=5000), workdir, 2)
     wait_for_step(first[0], workdir, 1)

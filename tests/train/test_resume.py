@@ -21,8 +21,6 @@ from data.corpus import build
 from data.loader import train_batches
 from train.checkpoint import Reader
 from train.loop import DONE, STOPPED, train
-from train.metrics import read_rows
-from train.record import METRICS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS = 200
@@ -38,40 +36,6 @@ def long(config):
         evaluation=Evaluation(every=90, windows=16, sample_tokens=0),
         checkpoints=Checkpoints(every=20, keep=2),
     )
-
-
-@pytest.fixture
-def start(tmp_path):
-    """start(config, workdir, *launcher): the training command, under way."""
-    started = []
-
-    def begin(config, workdir, *launcher):
-        recipe = tmp_path / "recipe.py"
-        recipe.write_text(f"from configs.schema import *\nget_config = lambda: {config!r}\n")
-        command = [sys.executable, "-m", "train", f"--config={recipe}", f"--workdir={workdir}"]
-        process = subprocess.Popen(
-            [*launcher, *command],
-            cwd=REPOSITORY,
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield begin
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def wait_for_step(process, workdir, step):
-    """Until the row of a step is there, or the process has ended."""
-    while process.poll() is None:
-        if any(row["step"] >= step for row in read_rows(workdir / METRICS)):
-            return
-        time.sleep(0.002)
 
 
 def ran(process):
@@ -92,11 +56,13 @@ def check_equal(straight, interrupted, rows, long, final_state, same):
     assert same(final_state(long, straight), final_state(long, interrupted))
 
 
-def test_stopped_killed_and_resumed_is_straight(long, start, tmp_path, rows, final_state, same):
+def test_stopped_killed_and_resumed_is_straight(
+    long, launch, wait_for_step, tmp_path, rows, final_state, same
+):
     straight, interrupted = tmp_path / "straight", tmp_path / "interrupted"
     rng = random.Random(os.getpid())
 
-    stopped = start(long, interrupted)
+    stopped = launch(long, interrupted)
     wait_for_step(stopped, interrupted, rng.randrange(1, STEPS // 2))
     stopped.send_signal(signal.SIGTERM)
     output, errors = stopped.communicate(timeout=120)
@@ -104,7 +70,7 @@ def test_stopped_killed_and_resumed_is_straight(long, start, tmp_path, rows, fin
     saved = Reader(interrupted / "checkpoints").latest() or 0
     assert f"SIGTERM: saved step {saved} in {interrupted}; the same command goes on" in output
 
-    killed = start(long, interrupted)
+    killed = launch(long, interrupted)
     wait_for_step(killed, interrupted, step := rng.randrange(saved + 1, STEPS - 20))
     killed.kill()
     killed.communicate()
@@ -120,14 +86,16 @@ def test_stopped_killed_and_resumed_is_straight(long, start, tmp_path, rows, fin
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_killed_at_any_moment_is_straight(long, start, tmp_path, rows, final_state, same):
+def test_killed_at_any_moment_is_straight(
+    long, launch, wait_for_step, tmp_path, rows, final_state, same
+):
     """Also while it starts, compiles, evaluates, or writes a checkpoint."""
     straight, interrupted = tmp_path / "straight", tmp_path / "interrupted"
-    ran(start(long, straight))
+    ran(launch(long, straight))
     rng = random.Random(os.getpid())
     kills = 0
     while kills < 20:
-        process = start(long, interrupted)
+        process = launch(long, interrupted)
         if kills % 2:
             latest = Reader(interrupted / "checkpoints").latest() or 0
             wait_for_step(process, interrupted, latest + rng.randrange(1, 25))
@@ -139,7 +107,7 @@ def test_killed_at_any_moment_is_straight(long, start, tmp_path, rows, final_sta
             break
         kills += 1
     assert kills >= 5
-    ran(start(long, interrupted))
+    ran(launch(long, interrupted))
     check_equal(straight, interrupted, rows, long, final_state, same)
 
 
@@ -186,10 +154,10 @@ def test_a_signal_saves_and_the_run_goes_on(short, tmp_path, rows, final_state, 
     assert same(final_state(short, tmp_path / "run"), final_state(short, tmp_path / "straight"))
 
 
-def test_a_full_disk_while_saving_loses_nothing(short, start, tmp_path, rows, final_state, same):
+def test_a_full_disk_while_saving_loses_nothing(short, launch, tmp_path, rows, final_state, same):
     """No file may outgrow 32 kB, which a checkpoint's does first: as on a full disk."""
     workdir, straight = tmp_path / "run", tmp_path / "straight"
-    process = start(short, workdir, "bash", "-c", 'ulimit -f 32; exec "$@"', "bash")
+    process = launch(short, workdir, launcher=("bash", "-c", 'ulimit -f 32; exec "$@"', "bash"))
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 2, errors
     assert errors.splitlines()[-1] == (
