@@ -142,12 +142,19 @@ def _divides(size: int, name: str, parts: int, axis: str) -> None:
 def _arrange(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarray:
     """Devices in the shape of the mesh, neighbours in it near one another on the wires."""
     slices, *inner = shape
-    if slices > 1 and hasattr(devices[0], "slice_index"):
-        return mesh_utils.create_hybrid_device_mesh(
-            (1, *inner), (slices, *(1 for _ in inner)), devices, allow_split_physical_axes=True
-        )
-    if devices[0].platform == "tpu":
-        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    try:
+        if slices > 1 and hasattr(devices[0], "slice_index"):
+            return mesh_utils.create_hybrid_device_mesh(
+                (1, *inner), (slices, *(1 for _ in inner)), devices, allow_split_physical_axes=True
+            )
+        if devices[0].platform == "tpu":
+            return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    except (NotImplementedError, ValueError) as error:
+        asked = " x ".join(f"{axis}={n}" for axis, n in zip(AXES, shape, strict=True) if n > 1)
+        raise InputError(
+            f"a mesh of {asked} cannot be laid over the wires of these {len(devices)} devices: "
+            "choose mesh.slices as there are slices, and sizes that divide their sides"
+        ) from error
     return np.asarray(devices).reshape(shape)
 
 

@@ -60,11 +60,15 @@ def run() -> int:
 
 def _write(report: dict[str, Any]) -> None:
     if _JSON.value:
-        try:
-            Path(_JSON.value).write_text(json.dumps(report, indent=1) + "\n")
-        except OSError as error:
-            raise InputError(f"--json={_JSON.value}: {error.strerror}") from error
+        _save("json", _JSON.value, json.dumps(report, indent=1) + "\n")
         print(f"the report as JSON: {_JSON.value}")
+
+
+def _save(flag: str, path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text)
+    except OSError as error:
+        raise InputError(f"--{flag}={path}: {error.strerror}; choose another file") from error
 
 
 def compile_step(config: Config, where: topologies.Topology, hlo: str = "") -> dict[str, Any]:
@@ -101,7 +105,7 @@ def compile_step(config: Config, where: topologies.Topology, hlo: str = "") -> d
         step: Any = make_step(config, 0, mesh)
         compiled = step.lower(state, batch).compile()
     except jax.errors.JaxRuntimeError as error:
-        needed = estimate.exceeded(error, state, batch, chip)
+        needed = estimate.exceeded(error, config, mesh, state, batch, chip)
         if needed is None:
             raise
         facts |= {"notes": ["the compiler gave up: it found no way to fit the step into memory"]}
@@ -109,9 +113,9 @@ def compile_step(config: Config, where: topologies.Topology, hlo: str = "") -> d
     else:
         text = compiled.as_text()
         if hlo:
-            Path(hlo).write_text(text)
+            _save("hlo", hlo, text)
         found = costs.costs(text, mesh)
-        needed = estimate.memory(compiled, state, batch, chip)
+        needed = estimate.memory(compiled, config, mesh, state, batch, chip)
         times = estimate.estimate(config, mesh, found, where, chip)
         facts |= {"notes": _notes(found)}
     facts |= {

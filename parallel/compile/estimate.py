@@ -9,12 +9,13 @@ import jax
 from jax.sharding import Mesh
 
 import model
-from configs.schema import Config
-from model.pipeline import bubble
+from configs.schema import Config, Model
+from model.pipeline import bubble, ticks
 from parallel.chips import Chip
 from parallel.compile.costs import Collective, Costs
 from parallel.compile.topology import Topology
 from parallel.compile.wires import seconds, wires
+from parallel.mesh import ROWS
 
 # Flash attention's backward pass multiplies five times where the forward pass does twice (Dao 2023,
 # arXiv:2307.08691, section 3.1).
@@ -28,7 +29,8 @@ class Memory:
 
     Attributes:
         parameters, optimizer, batch: of the step's arguments, before the layout's padding.
-        temporaries: gradients, activations, gathered parameters: what lives during the step.
+        activations: what the layers keep for the backward pass, by formula; see `activations`.
+        temporaries: the rest of what lives during the step: gradients, whole matrices, one layer.
         code: the program.
         other: padding of arguments, metrics.
         limit: what a program may use; 0 where it is unknown.
@@ -37,6 +39,7 @@ class Memory:
     parameters: float
     optimizer: float
     batch: float
+    activations: float
     temporaries: float
     code: float
     other: float
@@ -46,7 +49,7 @@ class Memory:
     def total(self) -> float:
         """All of it."""
         held = self.parameters + self.optimizer + self.batch + self.other
-        return held + self.temporaries + self.code
+        return held + self.activations + self.temporaries + self.code
 
     @property
     def fits(self) -> bool | None:
@@ -86,11 +89,44 @@ class Estimate:
     mfu: dict[str, float]
 
 
-def memory(compiled: Any, state: Any, batch: Any, chip: Chip | None) -> Memory:
+def activations(config: Config, mesh: Mesh) -> float:
+    """Bytes that a device keeps of all its layers for the backward pass, by formula.
+
+    What is kept of a token in a layer follows from the remat policy; a pipeline keeps it for every
+    tick, and all else for one microbatch.
+    """
+    network, stages = config.model, mesh.shape["stage"]
+    rows = math.prod(mesh.shape[axis] for axis in ROWS)
+    tokens = config.batch.microbatch // rows * network.context / mesh.shape["sequence"]
+    updates = config.batch.size // config.batch.microbatch
+    rounds = ticks(updates, stages, config.mesh.rounds) / config.mesh.rounds if stages > 1 else 1
+    return _kept(network, mesh.shape["tensor"]) * tokens * network.layers / stages * rounds
+
+
+def _kept(network: Model, tensor: int) -> float:
+    """Bytes a layer keeps of each token for the backward pass, on a device."""
+    size = 2 if network.compute_dtype == "bfloat16" else 4
+    heads, keys = network.heads * network.head_dim, network.kv_heads * network.head_dim
+    stream = size * network.width / tensor
+    if network.remat == "full" or network.kind == "lstm":
+        return stream
+    if network.remat == "attention":
+        return stream + (size * heads + 4 * network.heads) / tensor
+    wide = 2 if network.ffn == "swiglu" else 1
+    dots = 2 * heads + 2 * keys + 2 * network.width + wide * network.ffn_width
+    extra = 4 * network.width + 2 * network.ffn_width if network.remat == "none" else 0
+    return stream + size * (dots + extra) / tensor
+
+
+def memory(
+    compiled: Any, config: Config, mesh: Mesh, state: Any, batch: Any, chip: Chip | None
+) -> Memory:
     """Bytes by kind, of the compiled step.
 
     Args:
         compiled: jax's compiled object.
+        config: the run.
+        mesh: what it was compiled for.
         state: the abstract State with shardings.
         batch: the abstract batch with its sharding.
         chip: whose memory is the limit; None: unknown.
@@ -104,16 +140,21 @@ def memory(compiled: Any, state: Any, batch: Any, chip: Chip | None) -> Memory:
     held = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
     # The sum of all buffers has gaps where the peak, which newer compilers state, has none.
     peak = getattr(found, "peak_memory_in_bytes", 0)
+    lives = peak - held if peak > held else found.temp_size_in_bytes
+    kept = min(activations(config, mesh), lives)
     return Memory(
         **parts,
-        temporaries=peak - held if peak > held else found.temp_size_in_bytes,
+        activations=kept,
+        temporaries=lives - kept,
         code=found.generated_code_size_in_bytes,
         other=max(0.0, held - sum(parts.values())),
         limit=chip.memory if chip else 0,
     )
 
 
-def exceeded(error: Exception, state: Any, batch: Any, chip: Chip | None) -> Memory | None:
+def exceeded(
+    error: Exception, config: Config, mesh: Mesh, state: Any, batch: Any, chip: Chip | None
+) -> Memory | None:
     """The memory of a step that the compiler refuses because it does not fit, from its message."""
     found = re.search(r"\(([\d.]+)([KMGT])\) exceeds available", str(error)) or re.search(
         r"Used ([\d.]+)([KMGT]) of", str(error)
@@ -123,7 +164,8 @@ def exceeded(error: Exception, state: Any, batch: Any, chip: Chip | None) -> Mem
     total = float(found[1]) * 1024 ** ("KMGT".index(found[2]) + 1)
     parts = local_bytes(state.params), local_bytes(state.optimizer), local_bytes(batch)
     rest = max(total - sum(parts), 0.0) if "Used" in found[0] else total
-    return Memory(*parts, rest, 0, 0, chip.memory if chip else 0)
+    kept = min(activations(config, mesh), rest)
+    return Memory(*parts, kept, rest - kept, 0, 0, chip.memory if chip else 0)
 
 
 def local_bytes(tree: Any) -> float:

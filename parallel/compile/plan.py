@@ -21,7 +21,7 @@ from model.loss import ACCELERATOR_FACTOR, CHUNK_LOGITS
 from model.pipeline import ticks
 from parallel.chips import Chip
 from parallel.compile.costs import Collective
-from parallel.compile.estimate import KERNEL_BACKWARD, RECOMPUTING
+from parallel.compile.estimate import KERNEL_BACKWARD, RECOMPUTING, activations
 from parallel.compile.topology import Topology
 from parallel.compile.wires import Wires, seconds, wires
 from parallel.mesh import ROWS, axis_sizes, check
@@ -130,7 +130,7 @@ def guess(config: Config, mesh: Mesh, topology: Topology, chip: Chip) -> Guess:
     table = network.padded_vocab * network.width / tensor
     run = ticks(updates, stage, config.mesh.rounds) / config.mesh.rounds if stage > 1 else updates
 
-    kept = _kept(network, tensor) * tokens * layers * (run if stage > 1 else 1)
+    kept = activations(config, mesh)
     wide = 12 * tokens * network.ffn_width / tensor
     logits = min(CHUNK_LOGITS * ACCELERATOR_FACTOR, tokens * network.padded_vocab / tensor)
     temporaries = kept + max(wide + 16 * per_layer, 10 * table + 12 * logits) + 8 * split
@@ -176,18 +176,3 @@ def _counts(network: schema.Model) -> model.Counts:
 @functools.cache
 def _wires(mesh: Mesh, axes: tuple[str, ...], topology: Topology, chip: Chip) -> Wires:
     return wires(mesh, axes, topology, chip)
-
-
-def _kept(network: schema.Model, tensor: int) -> float:
-    """Bytes a layer keeps of each token for the backward pass, on a device."""
-    heads = network.heads * network.head_dim
-    narrow = 2 * network.width  # the residual stream
-    if network.remat == "full":
-        return narrow / tensor
-    if network.remat == "attention":
-        return (narrow + 2 * heads + 4 * network.heads) / tensor
-    wide = 2 if network.ffn == "swiglu" else 1
-    dots = 2 * (2 * heads + 2 * network.kv_heads * network.head_dim + 2 * network.width)
-    dots += 2 * wide * network.ffn_width
-    extra = 2 * (4 * network.width + 2 * network.ffn_width) if network.remat == "none" else 0
-    return (narrow + dots + extra) / tensor

@@ -32,7 +32,10 @@ def to_json(
         times: None where the compiler refused the step.
         facts: what else is known: attention, compile_seconds, advice, notes, endless_loops.
     """
-    kinds = ("parameters", "optimizer", "batch", "temporaries", "code", "other", "total", "limit")
+    kinds = (
+        *("parameters", "optimizer", "batch", "activations", "temporaries", "code", "other"),
+        *("total", "limit"),
+    )
     known: dict[str, Any] = {
         "format": FORMAT,
         "topology": topology,

@@ -112,7 +112,7 @@ def _guess_all(
         if mesh is None:
             try:
                 mesh = make_mesh(choice, devices)
-            except (InputError, NotImplementedError):  # the wires have no such shape
+            except InputError:  # the wires have no such shape
                 continue
             meshes[choice.mesh] = mesh
         found.append((choice, guess(choice, mesh, where, chip)))

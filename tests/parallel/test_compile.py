@@ -63,7 +63,7 @@ def test_the_state_is_split_and_its_bytes_are_known(report):
     assert 4 * matrices / 4 < sizes["parameters"] < 1.2 * (4 * matrices / 4)
     assert sizes["optimizer"] == pytest.approx(2 * sizes["parameters"], abs=16)
     assert sizes["batch"] == 16 // 4 * 129 * 4
-    parts = ("parameters", "optimizer", "batch", "temporaries", "code", "other")
+    parts = ("parameters", "optimizer", "batch", "activations", "temporaries", "code", "other")
     assert sizes["total"] == pytest.approx(sum(sizes[part] for part in parts), abs=8)
 
 
@@ -94,6 +94,10 @@ def test_collectives_run_along_the_axes_of_the_mesh(report):
         (("--topology=cpu:6",), "batch.microbatch=16 cannot be shared evenly by 6 devices"),
         (("--topology=cpu:8", "--search"), "--search: nothing is known of cpu:8's chip"),
         (("--topology=cpu:8", "--config.mesh.tensor=3"), "8 devices are no multiple of 3"),
+        (
+            ("--topology=cpu:1", "--hlo=/dev/null/step.hlo"),
+            "--hlo=/dev/null/step.hlo: Not a directory; choose another file",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path, arguments, sentence):
@@ -110,13 +114,14 @@ REFUSAL = (
 
 
 def test_a_refusal_says_what_was_needed_and_what_to_change():
-    mesh: Any = SimpleNamespace(shape={"slice": 1, "data": 4, "fsdp": 2})
+    sizes = {"slice": 1, "data": 4, "fsdp": 2, "sequence": 1, "tensor": 1, "stage": 1}
+    mesh: Any = SimpleNamespace(shape=sizes)
     nothing = SimpleNamespace(params=(), optimizer=())
-    needed = exceeded(RuntimeError(REFUSAL), nothing, (), find("TPU v5 lite"))
+    spec, chip = recipe_config(), find("TPU v5 lite")
+    needed = exceeded(RuntimeError(REFUSAL), spec, mesh, nothing, (), chip)
     assert needed is not None
     assert needed.fits is False
     assert needed.total == 20.5 * 2**30
-    spec = recipe_config()
     assert advice(spec, mesh, needed) == [
         "batch.microbatch=8: one window at once on each device",
     ]
@@ -126,8 +131,9 @@ def test_a_refusal_says_what_was_needed_and_what_to_change():
     assert first.startswith("mesh.fsdp=8 with mesh.data=1")
     assert second.startswith("model.remat=full")
     assert last.startswith("more devices, or mesh.stage")
-    assert advice(spec, mesh, dataclasses.replace(needed, temporaries=0.0)) == []
-    assert exceeded(RuntimeError("INTERNAL: else"), nothing, (), find("TPU v5 lite")) is None
+    little = dataclasses.replace(needed, activations=0.0, temporaries=0.0)
+    assert advice(spec, mesh, little) == []
+    assert exceeded(RuntimeError("INTERNAL: else"), spec, mesh, nothing, (), chip) is None
 
 
 def recipe_config() -> Any:

@@ -1,6 +1,7 @@
 """The mesh follows from the config and the devices, or says which number to change."""
 
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -113,6 +114,24 @@ def test_one_axis_takes_what_is_left():
 def test_what_does_not_divide_is_named(changes, sentence):
     with pytest.raises(InputError, match=f"^{re.escape(sentence)}$"):
         sizes(8, **changes)
+
+
+def test_slices_that_the_devices_do_not_have_are_refused():
+    chips: Any = [
+        SimpleNamespace(
+            platform="tpu",
+            device_kind="TPU v5 lite",
+            coords=(i % 4, i // 4, 0),
+            core_on_chip=0,
+            slice_index=0,
+            process_index=0,
+            id=i,
+        )
+        for i in range(16)
+    ]
+    sentence = "a mesh of slice=2 x fsdp=8 cannot be laid over the wires of these 16 devices: "
+    with pytest.raises(InputError, match=sentence):
+        make_mesh(config(slices=2, fsdp=8), chips)
 
 
 class TestRowShares:

@@ -1,15 +1,7 @@
 """What recipes compile to: every device does its share, and talks only along the axes it is on."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-EIGHT = "--xla_force_host_platform_device_count=8"
 # What an axis is for (docs/parallelism.md). Sums of scalars, scales and biases go over all of them.
 EXPECTED = {
     "slice": {"all-reduce"},
@@ -34,22 +26,6 @@ RECIPES = [
 ]
 
 
-def compiled(recipe: str, *meshes: dict[str, int]) -> list[dict]:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.parallel.programs", recipe, *map(json.dumps, meshes)],
-        env={
-            **os.environ,
-            "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {EIGHT}",
-        },
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
 def check(recipe: str, mesh: dict[str, int], expected: dict[str, set[str]], found: dict) -> None:
     share = found["alone"] / 8 / (1 - found["bubble"])
     assert found["flops"] == pytest.approx(share, rel=0.02), f"{recipe} on {mesh}"
@@ -63,9 +39,9 @@ def check(recipe: str, mesh: dict[str, int], expected: dict[str, set[str]], foun
             assert known, f"{recipe} on {mesh}: {what} sends {sent:.3g} bytes"
 
 
-def test_the_quickstart_is_shared_evenly_and_sends_nothing_else():
+def test_the_quickstart_is_shared_evenly_and_sends_nothing_else(on_eight):
     meshes = [{"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}]
-    for mesh, found in zip(meshes, compiled("quickstart", *meshes), strict=True):
+    for mesh, found in zip(meshes, on_eight("programs", "quickstart", *meshes), strict=True):
         check("quickstart", mesh, MUON, found)
 
 
@@ -82,5 +58,5 @@ def test_the_check_sees_replication_and_strange_collectives():
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("recipe", "mesh", "expected"), RECIPES, ids=[r for r, _, _ in RECIPES])
-def test_every_recipe_is_shared_evenly_and_sends_nothing_else(recipe, mesh, expected):
-    check(recipe, mesh, expected, compiled(recipe, mesh)[0])
+def test_every_recipe_is_shared_evenly_and_sends_nothing_else(recipe, mesh, expected, on_eight):
+    check(recipe, mesh, expected, on_eight("programs", recipe, mesh)[0])
