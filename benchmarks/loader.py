@@ -2,11 +2,11 @@
 
     python -m benchmarks.loader --json=loader.json
 
-Made up are a store of random ids in documents of log-normal length (mean about 830 tokens) and
-windows of 2048 tokens in batches of 32. Peers, measured in turn with ours in the same process:
-nanoGPT's get_batch (random slices of a memmap, converted to int64 and stacked, here in NumPy) and
-TensorFlow's index_shuffle. The median of --rounds is printed. The ids lie in the page cache: what a
-disk adds is not measured.
+Made up are a store of random ids in documents of log-normal length (mean about 830 tokens), in four
+sources, and windows of 2048 tokens in batches of 32, of all sources as one stream or mixed by
+weight. Peers, measured in turn with ours in the same process: nanoGPT's get_batch (random slices of
+a memmap, converted to int64 and stacked, here in NumPy) and TensorFlow's index_shuffle. The median
+of --rounds is printed. The ids lie in the page cache: what a disk adds is not measured.
 """
 
 import argparse
@@ -17,19 +17,24 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from itertools import islice
+from functools import partial
+from itertools import count, islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from configs.schema import Blend, Data
 from data import loader, order, packing, store, tokenizer
 from data.lazy_tensorflow import tensorflow
 
 CONTEXT, ROWS = 2048, 32
 TOKENS = 50_000_000
 BATCHES = 300
+SHARDS = 10
 DOCUMENTS = 1_000_000
 INDICES = 2**20
+WEIGHTS = (("0", 8.0), ("1", 4.0), ("2", 2.0), ("3", 1.0))  # of the sources
 
 
 def lengths(tokens: int) -> np.ndarray:
@@ -41,14 +46,18 @@ def lengths(tokens: int) -> np.ndarray:
 def make_store(path: Path) -> store.Store:
     known = tokenizer.utf8()
     random = np.random.default_rng(0)
-    (path / "train").mkdir()
     (path / known.file).write_bytes(known.serialized)
-    with store.Writer(path, "train", store.dtype_for(known.vocab), 10_000_000) as writer:
-        for length in lengths(TOKENS):
-            ids = random.integers(0, 256, length, dtype=np.uint16)
-            ids[-1] = known.eod
-            writer.add("random", ids, int(length) - 1)
-    store.write_manifest(path, known, writer.shards, {})
+    dtype = store.dtype_for(known.vocab)
+    shards = []
+    for number, several in enumerate(np.array_split(lengths(TOKENS), SHARDS)):
+        ends = np.cumsum(several)
+        ids = random.integers(0, 256, ends[-1], dtype=dtype)
+        ids[ends - 1] = known.eod
+        file = f"train/{number:05d}"
+        text_bytes = len(ids) - len(ends)
+        source, _ = WEIGHTS[number * len(WEIGHTS) // SHARDS]
+        shards.append(store.write_shard(path, file, "train", source, ids, ends, text_bytes))
+    store.write_manifest(path, known, shards, {})
     return store.open_store(path)
 
 
@@ -61,21 +70,27 @@ def per_second(amount: int, work: Callable[[], object]) -> float:
 def loaders(built: store.Store) -> dict[str, Callable[[], float]]:
     """Tokens per second of each way to get batches, start-up not counted."""
     tokens = BATCHES * ROWS * CONTEXT
+    drained = count()
 
     def drain(fetch: Callable[[int], np.ndarray], prefetch: Callable) -> float:
-        batches = prefetch(fetch, 0, BATCHES + 2)
+        first = next(drained) * (BATCHES + 2)  # on from there: what is kept is of no use anew
+        batches = prefetch(fetch, first, first + BATCHES + 2)
         next(batches)
         return per_second(tokens, lambda: sum(1 for _ in islice(batches, BATCHES)))
 
+    def fetch(draw: Callable[[int, int], np.ndarray], step: int) -> np.ndarray:
+        return draw(step * ROWS, ROWS)
+
     ways: dict[str, Callable[[], float]] = {}
-    for mode in ("concat", "bestfit"):
-        windows = loader.Windows(built, "train", CONTEXT, mode)
-
-        def fetch(step: int, windows: loader.Windows = windows) -> np.ndarray:
-            return windows.batch(step * ROWS, ROWS)
-
-        ways[f"{mode}, tf.data"] = lambda fetch=fetch: drain(fetch, loader.prefetch)
-        ways[f"{mode}, threads"] = lambda fetch=fetch: drain(fetch, loader._prefetch_by_threads)
+    modes: tuple[Literal["concat", "bestfit"], ...] = ("concat", "bestfit")
+    for mode in modes:
+        data = Data(path=str(built.path), packing=mode, mixture=(Blend(weights=WEIGHTS),))
+        one = loader.Windows(built, "train", CONTEXT, mode).batch
+        mixed = loader.Mixture(built, data, (0,), CONTEXT, seed=0).batch
+        for name, draw in ((mode, one), (f"{mode} mixed", mixed)):
+            by_step = partial(fetch, draw)
+            ways[f"{name}, tf.data"] = partial(drain, by_step, loader.prefetch)
+            ways[f"{name}, threads"] = partial(drain, by_step, loader._prefetch_by_threads)
     ids = np.memmap(built.path / "train/00000.tok", built.dtype, mode="r")
     random = np.random.default_rng(0)
 

@@ -29,7 +29,8 @@ from typing import Any, Generic, NoReturn, TypeVar
 from absl import app, flags, logging
 
 from configs import overrides
-from configs.schema import Config, Corpus, InputError
+from configs.corpus import Corpus
+from configs.schema import Config, InputError
 
 flags.disclaim_key_flags()  # --config belongs to the command that declares it, and to its --help
 
@@ -39,8 +40,9 @@ ConfigT = TypeVar("ConfigT", Config, Corpus)
 class Recipe(Generic[ConfigT]):
     """What --config and --config.KEY=VALUE on the command line describe."""
 
-    def __init__(self, kind: type[ConfigT]) -> None:
+    def __init__(self, kind: type[ConfigT], optional: bool) -> None:
         self.kind: type[ConfigT] = kind
+        self.optional = optional
         self.changes: tuple[str, ...] = ()  # "model.layers=12", found by main()
         self._flag = flags.DEFINE_string("config", None, "the recipe: a file in configs/")
 
@@ -48,6 +50,10 @@ class Recipe(Generic[ConfigT]):
     def path(self) -> str | None:
         """The recipe's file, or None where --config was not given."""
         return self._flag.value
+
+    def change(self, config: ConfigT) -> ConfigT:
+        """A config that comes from elsewhere with the overrides in place, each of them printed."""
+        return overrides.apply(config, self.changes)
 
     def load(self) -> ConfigT:
         """The recipe's config with the overrides in place, each of them printed."""
@@ -62,9 +68,12 @@ class Recipe(Generic[ConfigT]):
         return config
 
 
-def define_recipe(kind: type[ConfigT]) -> Recipe[ConfigT]:
-    """Declare --config for a command whose recipes return a `kind`."""
-    return Recipe(kind)
+def define_recipe(kind: type[ConfigT], optional: bool = False) -> Recipe[ConfigT]:
+    """Declare --config for a command whose recipes return a `kind`.
+
+    Where it is optional, the command makes a config of its own and calls `change` on it.
+    """
+    return Recipe(kind, optional)
 
 
 def main(run: Callable[[], int | None], recipe: Recipe | None = None) -> NoReturn:
@@ -84,7 +93,7 @@ def main(run: Callable[[], int | None], recipe: Recipe | None = None) -> NoRetur
         try:
             if len(rest) > 1:
                 raise InputError(f"{rest[1]}: settings are written --name=value, see --help")
-            if changes and not (recipe and recipe.path):
+            if changes and not (recipe and (recipe.path or recipe.optional)):
                 raise InputError(f"--config.{changes[0]}: there is no --config=FILE to change")
             return run()
         except InputError as error:

@@ -6,7 +6,9 @@ whose `get_config()` returns a `Config`; a corpus recipe under corpora/ returns 
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 
@@ -126,12 +128,57 @@ class Model:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Blend:
+    """In what proportions windows come from the sources of a store, from one update on."""
+
+    start: int = 0  # the update from which it holds; 0 in the first
+    weights: tuple[tuple[str, float], ...] = ()  # (source, weight), in any unit; empty: temperature
+    temperature: float = 1.0  # weights are tokens ** (1 / temperature); 1: natural
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", tuple((name, w) for name, w in self.weights))
+        names = [name for name, _ in self.weights]
+        require(self.start >= 0, f"data.mixture: start={self.start} must not be negative")
+        require(
+            0 < self.temperature < math.inf,
+            f"data.mixture: temperature={self.temperature} must be positive and finite",
+        )
+        for name, weight in self.weights:
+            require(
+                0 <= weight < math.inf,
+                f"data.mixture: the weight {weight} of source {name!r} must be 0 or more, "
+                "and finite",
+            )
+            require(names.count(name) == 1, f"data.mixture: source {name!r} has two weights")
+        require(
+            not names or any(weight > 0 for _, weight in self.weights),
+            "data.mixture: all weights are 0: give one source more",
+        )
+        require(
+            not names or self.temperature == 1,
+            "data.mixture: give either weights or a temperature, not both",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Data:
     """Where windows come from and how documents are laid into them."""
 
     path: str  # a token store made by data.build, or "synthetic" (random tokens, for timing)
     packing: Literal["concat", "bestfit"] = "concat"
     attend_across: bool = True  # may attention cross from one document into the one before it
+    mixture: tuple[Blend, ...] = ()  # rising in start; empty: all sources as they lie in the store
+
+    def __post_init__(self) -> None:
+        # What was read back from config.json is plain: dicts, in which pairs are lists.
+        blends = tuple(b if isinstance(b, Blend) else Blend(**b) for b in self.mixture)
+        object.__setattr__(self, "mixture", blends)
+        starts = [blend.start for blend in blends]
+        require(
+            not starts or (starts[0] == 0 and all(a < b for a, b in pairwise(starts))),
+            f"data.mixture starts at the updates {starts}: make the first 0, and each later than "
+            "the one before it",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,33 +341,6 @@ class Config:
             self.schedule.warmup + self.schedule.decay <= self.steps,
             f"schedule.warmup + schedule.decay exceed steps={self.steps}",
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """One origin of documents: a kind of reader and what it reads."""
-
-    kind: str  # text, jsonl, tfds, stdlib
-    pattern: str = ""  # a path or glob; for tfds a dataset name; for stdlib empty
-    name: str = ""  # how reports call it; empty: kind and pattern
-
-
-@dataclass(frozen=True, kw_only=True)
-class Corpus:
-    """Text to token store."""
-
-    sources: tuple[Source, ...]
-    tokenizer: str  # bytes, chars, bpe:SIZE, unigram:SIZE, or the path of a .model file
-    validation: float = 0.01  # share held out
-    split: Literal["auto", "documents", "tail"] = "auto"  # whole documents, or each one's tail
-    tokenizer_bytes: int = 50_000_000  # text the tokenizer is trained on, at most
-    max_document_bytes: int = 256_000_000  # a longer document is an error
-    shard_tokens: int = 100_000_000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        require(len(self.sources) > 0, "a corpus needs at least one source")
-        require(0 <= self.validation < 1, f"validation={self.validation} must lie in [0, 1)")
 
 
 def to_dict(config: object) -> dict:

@@ -3,7 +3,9 @@
 Windows are numbered over the whole run: number w is window `permutation(w mod count)` of epoch
 `w // count`, with another permutation in each epoch. Batch k takes the next `batch.size_at(k)`
 numbers, and every host its own rows of it; so a run resumes at any step at once, and the same
-batches come for any number of hosts. Around that function, tf.data fetches ahead.
+batches come for any number of hosts. Where sources are mixed, data/mixture.py says which source a
+sample comes from, and each source numbers its own windows. Around that function, tf.data fetches
+ahead.
 
 Legend: b rows of a batch, t positions in a window (context + 1), -1 where there is no token.
 """
@@ -11,17 +13,21 @@ Legend: b rows of a batch, t positions in a window (context + 1), -1 where there
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from configs.schema import Config, require
-from data import order, packing
+from configs.schema import Batch, Blend, Config, Data, require
+from data import mixture, order, packing
 from data.lazy_tensorflow import tensorflow
 from data.store import Store
 
 PARALLEL_FETCHES = 2
 AHEAD = 2  # batches kept ready
+TRAIN = "train"  # the split
+CHUNK = 2**11  # samples of a mixture that are looked up at once
+CHUNKS_KEPT = 8  # of 300 kB: fetches under way may lie on edges, and batches be as large as these
 SYNTHETIC_EOD = 0  # the id that closes documents where the store is synthetic
 
 
@@ -44,7 +50,7 @@ class Windows:
             self._plan = packing.concat(stream.tokens, context)
         self._stream = stream
         self._context = context
-        self._key = (seed, split)
+        self._key = (seed, split) if source is None else (seed, split, source)
 
     @property
     def count(self) -> int:
@@ -53,27 +59,108 @@ class Windows:
 
     def batch(self, first: int, rows: int) -> np.ndarray:
         """Windows number first .. first + rows - 1 of the run as tokens_bt, int32."""
-        numbers_b = np.arange(first, first + rows)
+        return self.gather(self.places(np.arange(first, first + rows)))
+
+    def places(self, numbers_b: np.ndarray) -> np.ndarray:
+        """The places in the plan, windows_b, of windows that are numbered over the whole run."""
         epochs_b = numbers_b // self.count
-        windows_b = np.empty(rows, np.int64)
+        windows_b = np.empty(len(numbers_b), np.int64)
         for epoch in np.unique(epochs_b).tolist():
             now = epochs_b == epoch
             windows_b[now] = order.permute(
                 numbers_b[now] % self.count, self.count, order.key(*self._key, epoch)
             )
-        return self.gather(windows_b)
+        return windows_b
 
     def gather(self, windows_b: np.ndarray) -> np.ndarray:
         """The windows at these places of the plan as tokens_bt, int32."""
         tokens_bt = np.full((len(windows_b), self._context + 1), -1, np.int32)
         for tokens_t, window in zip(tokens_bt, windows_b.tolist(), strict=True):
-            filled = 0
-            for start, length in self._plan.pieces(window):
-                if not filled:  # the token before the first piece: the first input
-                    start, length = start - 1, length + 1
-                self._stream.read(start, tokens_t[filled : filled + length])
-                filled += length
+            self.fill(window, tokens_t)
         return tokens_bt
+
+    def fill(self, window: int, tokens_t: np.ndarray) -> None:
+        """Write the window at one place of the plan; what it leaves of tokens_t stays."""
+        filled = 0
+        for start, length in self._plan.pieces(window):
+            if not filled:  # the token before the first piece: the first input
+                start, length = start - 1, length + 1
+            self._stream.read(start, tokens_t[filled : filled + length])
+            filled += length
+
+
+class Mixture:
+    """The windows of several sources in the proportions of each stage of a run.
+
+    `firsts` are the first samples of the stages; open_mixture works them out. Raises InputError
+    where the stages name sources that are not there or have nothing to train on.
+    """
+
+    def __init__(
+        self, store: Store, data: Data, firsts: tuple[int, ...], context: int, seed: int
+    ) -> None:
+        self._context = context
+        self._tokens = {source: store.tokens(TRAIN, source) for source in store.sources}
+        weights = [mixture.weights(blend, self._tokens) for blend in data.mixture]
+        self._stages = mixture.deal(firsts, weights, seed)
+        self._windows = {
+            number: Windows(store, TRAIN, context, data.packing, seed, source)
+            for number, source in enumerate(store.sources)
+            if any(stage.quotas[number] for stage in self._stages)
+        }
+        self._chunk = lru_cache(CHUNKS_KEPT)(self._look_up)
+
+    def batch(self, first: int, rows: int) -> np.ndarray:
+        """Samples first .. first + rows - 1 of the run as tokens_bt, int32."""
+        tokens_bt = np.full((rows, self._context + 1), -1, np.int32)
+        for tokens_t, sample in zip(tokens_bt, range(first, first + rows), strict=True):
+            source, window = self._chunk(sample // CHUNK)[sample % CHUNK]
+            self._windows[source].fill(window, tokens_t)
+        return tokens_bt
+
+    def _look_up(self, chunk: int) -> list[tuple[int, int]]:
+        """Source and window of samples chunk * CHUNK, ...: together they cost little more than one.
+
+        A permutation is some hundred calls of NumPy, in each batch as many as there are sources.
+        """
+        sources_b, numbers_b = mixture.locate(self._stages, chunk * CHUNK, CHUNK)
+        windows_b = np.empty(CHUNK, np.int64)
+        for source in np.unique(sources_b).tolist():
+            here_b = sources_b == source
+            windows_b[here_b] = self._windows[source].places(numbers_b[here_b])
+        return list(zip(sources_b.tolist(), windows_b.tolist(), strict=True))
+
+    def use(self, samples: int) -> list[dict[str, Any]]:
+        """What the first so many samples take from each source, one dict a source (run.json)."""
+        counts_s = mixture.counts(self._stages, samples).tolist()
+        return [
+            {
+                "source": source,
+                "share": counts_s[number] / samples,
+                "samples": counts_s[number],
+                "windows": self._windows[number].count,
+                "tokens": tokens,
+                "epochs": counts_s[number] / self._windows[number].count,
+            }
+            for number, (source, tokens) in enumerate(self._tokens.items())
+            if number in self._windows
+        ]
+
+
+def open_mixture(store: Store, config: Config) -> Mixture:
+    """The mixture of a run, which config.data.mixture describes.
+
+    The last one is kept: a run asks twice, to report and to draw, and best fit takes its time.
+    """
+    firsts = tuple(_first_sample(blend, config.batch) for blend in config.data.mixture)
+    return _mixture(store, config.data, firsts, config.model.context, config.seed)
+
+
+def _first_sample(blend: Blend, batch: Batch) -> int:
+    return batch.windows_before(blend.start)
+
+
+_mixture = lru_cache(1)(Mixture)
 
 
 def synthetic(vocab: int, context: int, seed: int) -> Callable[[int, int], np.ndarray]:
@@ -96,7 +183,7 @@ def train_batches(
 
     `host` is (index, count): host h gets rows [h * B / count, (h + 1) * B / count) of every batch.
     `store` is None where config.data.path is "synthetic". Raises InputError where the store does
-    not fit the model or the batch not the hosts.
+    not fit the model or the mixture, or the batch not the hosts.
     """
     index, hosts = host
     for size in config.batch.sizes():
@@ -110,7 +197,10 @@ def train_batches(
         draw = synthetic(model.vocab, model.context, config.seed)
     else:
         check_vocab(store, model.vocab)
-        draw = Windows(store, "train", model.context, data.packing, config.seed).batch
+        if data.mixture:
+            draw = open_mixture(store, config).batch
+        else:
+            draw = Windows(store, TRAIN, model.context, data.packing, config.seed).batch
 
     def fetch(step: int) -> np.ndarray:
         rows = config.batch.size_at(step) // hosts

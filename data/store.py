@@ -11,20 +11,18 @@ A shard holds whole documents of one source. A split is the concatenation of its
 
 import hashlib
 import json
-import os
 from bisect import bisect_right
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any
 
 import numpy as np
 
 from configs.schema import InputError, require
 from data import tokenizer as tokenizers
+from data.disk import write
 
 FORMAT = 1
 MANIFEST = "index.json"
@@ -209,69 +207,34 @@ def _check_size(path: Path, expected: int) -> None:
     )
 
 
-class Writer:
-    """Writes one split as shards of at most `shard_tokens` ids, or of one document.
+def write_shard(
+    path: Path,
+    file: str,
+    split: str,
+    source: str,
+    ids: np.ndarray,
+    ends: np.ndarray,
+    text_bytes: int,
+) -> Shard:
+    """Write one shard of a store: documents of one source, each closed by its last id.
 
-    Used in a with statement; after it, `shards` says what was written. Raises InputError where the
-    disk refuses.
+    Args:
+        path: the store.
+        file: the name of the shard there, without .tok or .idx.
+        split, source: what the documents are.
+        ids: of all documents, in the type that the store's vocabulary asks for.
+        ends: where documents end in it, rising to its length.
+        text_bytes: of the text that the ids stand for.
+
+    Raises:
+        InputError: the disk refuses.
     """
-
-    def __init__(self, path: Path, split: str, dtype: np.dtype, shard_tokens: int) -> None:
-        self.shards: list[Shard] = []
-        self._path = path
-        self._split = split
-        self._dtype = dtype
-        self._shard_tokens = shard_tokens
-        self._tok: BinaryIO | None = None  # of the shard being written, as all that follows
-        self._source = ""
-        self._ends = [0]
-        self._text_bytes = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        if error is None:
-            self._finish()
-        elif self._tok:
-            with suppress(OSError):  # the first error is the one to hear of
-                self._tok.close()
-
-    def add(self, source: str, ids: np.ndarray, text_bytes: int) -> None:
-        """Append a document: its ids with the closing one, and the size of its text."""
-        tokens = self._ends[-1] + len(ids)
-        if self._tok and (source != self._source or tokens > self._shard_tokens):
-            self._finish()
-        with writing(self._path):
-            if not self._tok:
-                self._source = source
-                self._tok = self._file(".tok").open("wb", buffering=1 << 20)
-            self._tok.write(ids.astype(self._dtype).tobytes())
-        self._ends.append(self._ends[-1] + len(ids))
-        self._text_bytes += text_bytes
-
-    def _finish(self) -> None:
-        """Close the shard being written, if there is one."""
-        if not self._tok:
-            return
-        with writing(self._path):
-            self._tok.close()
-            self._file(".idx").write_bytes(np.array(self._ends[1:], _END).tobytes())
-            shard = Shard(
-                split=self._split,
-                file=f"{self._split}/{len(self.shards):05d}",
-                source=self._source,
-                tokens=self._ends[-1],
-                documents=len(self._ends) - 1,
-                text_bytes=self._text_bytes,
-                tok_sha256=_settle(self._file(".tok")),
-                idx_sha256=_settle(self._file(".idx")),
-            )
-        self.shards.append(shard)
-        self._tok, self._ends, self._text_bytes = None, [0], 0
-
-    def _file(self, suffix: str) -> Path:
-        return self._path / self._split / f"{len(self.shards):05d}{suffix}"
+    hashes = []
+    for suffix, content in ((".tok", ids), (".idx", ends.astype(_END))):
+        raw = np.ascontiguousarray(content).data
+        write(path / f"{file}{suffix}", raw)
+        hashes.append(hashlib.sha256(raw).hexdigest())
+    return Shard(split, file, source, len(ids), len(ends), text_bytes, *hashes)
 
 
 def write_manifest(
@@ -287,31 +250,9 @@ def write_manifest(
         "shards": [asdict(shard) for shard in shards],
         "build": build,
     }
-    unfinished = path / f"{MANIFEST}.tmp"
-    with writing(path):
-        unfinished.write_text(json.dumps(manifest, indent=1) + "\n")
-        _settle(unfinished)
-        unfinished.rename(path / MANIFEST)
+    write(path / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
 
 
 def dtype_for(vocab: int) -> np.dtype:
     """The narrowest type that holds every id."""
     return np.dtype("<u2" if vocab <= 2**16 else "<u4")
-
-
-def _settle(path: Path) -> str:
-    """Wait until a file is on disk, and return its sha256."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn a refusal of the disk into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {path}: {error.strerror}; free space, or choose another place"
-        ) from error

@@ -16,6 +16,7 @@ import numpy as np
 import sentencepiece
 
 from configs.schema import InputError
+from data.disk import place
 
 _SPACE = "\u2581"  # how sentencepiece writes a space inside its pieces
 _CHUNK = 4_000_000  # characters encoded at once, for sentencepiece takes 100 bytes for each; no
@@ -189,7 +190,7 @@ def _reason(error: RuntimeError) -> str:
 
 def load(path: str | Path) -> Tokenizer:
     """The tokenizer in a file: tokenizer.json of a token store, or any sentencepiece .model."""
-    path = Path(path)
+    path = place(path)
     try:
         serialized = path.read_bytes()
     except OSError as error:

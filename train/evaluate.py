@@ -13,7 +13,8 @@ from absl import flags
 
 from configs import flags as config_flags
 from configs.schema import require
-from data.store import open_store, writing
+from data.disk import writing
+from data.store import open_store
 from train.evaluation import evaluate
 from train.load import load_run
 from train.report import evaluation_line

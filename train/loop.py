@@ -11,8 +11,9 @@ import jax
 
 import model
 from configs.schema import Config
+from data.disk import writing
 from data.loader import SYNTHETIC_EOD, train_batches
-from data.store import Store, writing
+from data.store import Store
 from parallel import agreement
 from parallel.mesh import host_share, make_mesh, shard_batch
 from train import setup

@@ -8,7 +8,7 @@ import jax
 
 import model
 from configs.schema import Config, InputError, to_dict
-from data.loader import check_vocab
+from data.loader import check_vocab, open_mixture
 from data.store import Store, open_store
 from model.pipeline import bubble
 from parallel import agreement
@@ -18,18 +18,21 @@ from train.metrics import quantity
 from train.peak import Peak
 
 SYNTHETIC = "synthetic"
+REPEATS = 4  # epochs that cost little against new text (Muennighoff et al. 2023, arXiv:2305.16264)
 
 
 def open_data(config: Config) -> Store | None:
     """The run's token store, or None where tokens are random.
 
     Raises:
-        InputError: there is no such store, or it does not fit the model.
+        InputError: there is no such store, or it does not fit the model or the mixture.
     """
     if config.data.path == SYNTHETIC:
         return None
     store = open_store(config.data.path)
     check_vocab(store, config.model.vocab)
+    if config.data.mixture:
+        open_mixture(store, config)  # kept for the loader; here, what is wrong shows early
     return store
 
 
@@ -90,15 +93,16 @@ def describe(config: Config, store: Store | None, mesh: jax.sharding.Mesh, peak:
         "bubble": bubble(config.batch.size // config.batch.microbatch, place.stage, place.rounds),
         "attention": model.attention_backend(config.model, place),
         "peak": {"name": peak.name, "flops": peak.flops},
-        "data": _describe_data(store),
+        "data": _describe_data(config, store),
         "versions": record.versions(),
     }
 
 
-def _describe_data(store: Store | None) -> dict:
+def _describe_data(config: Config, store: Store | None) -> dict:
     if not store:
         return {"path": SYNTHETIC, "fingerprint": SYNTHETIC}
-    tokenizer = store.tokenizer()
+    tokenizer, samples = store.tokenizer(), config.batch.windows_before(config.steps)
+    mixed = {"mixture": open_mixture(store, config).use(samples)} if config.data.mixture else {}
     return {
         "path": str(store.path),
         "fingerprint": store.fingerprint,
@@ -107,6 +111,7 @@ def _describe_data(store: Store | None) -> dict:
         "sources": list(store.sources),
         "tokens": {split: store.tokens(split) for split in ("train", "validation")},
         "bytes": {split: store.bytes(split) for split in ("train", "validation")},
+        **mixed,
     }
 
 
@@ -135,4 +140,23 @@ def decisions(config: Config, run: dict[str, Any]) -> str:
         train, validation = data["tokens"]["train"], data["tokens"]["validation"]
         lines["data"] += f", {quantity(train)} tokens, {quantity(validation)} held out"
         lines["updates"] += f", {tokens / train:.2g} epochs"
+    if "mixture" in data:
+        lines["mixture"] = _mixture(data["mixture"])
     return "\n".join(f"{name:<10}{text}" for name, text in lines.items())
+
+
+def _mixture(sources: list[dict[str, Any]]) -> str:
+    """A line a source, then one for each that is repeated more than costs little."""
+    width = max(len(use["source"]) for use in sources)
+    lines = [
+        f"{use['source']:<{width}}  {use['share']:7.2%} of the samples; {use['windows']:,} windows "
+        f"({quantity(use['tokens'])} tokens), {use['epochs']:.3g} epochs"
+        for use in sources
+    ]
+    lines += [
+        f"warning: {use['source']} is repeated {use['epochs']:.3g} times; beyond {REPEATS}, "
+        "repeating is worth ever less than new text (arXiv:2305.16264)"
+        for use in sources
+        if use["epochs"] > REPEATS
+    ]
+    return f"\n{'':10}".join(lines)

@@ -6,7 +6,7 @@ Some ten megabytes of well-kept code by many hands, on every machine that runs t
 downloaded. Whole files are held out: a tail would hold out the ends of files only.
 """
 
-from configs.schema import Corpus, Source
+from configs.corpus import Corpus, Source
 
 
 def get_config() -> Corpus:

@@ -6,7 +6,7 @@
 The text, a million characters, is data/tinyshakespeare/input.txt in github.com/karpathy/char-rnn.
 """
 
-from configs.schema import Corpus, Source
+from configs.corpus import Corpus, Source
 
 
 def get_config() -> Corpus:

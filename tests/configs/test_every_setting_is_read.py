@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from configs.schema import Config, Corpus
+from configs.corpus import Corpus
+from configs.schema import Config
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FLOORS = ("model", "data", "parallel", "train")

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from configs.corpus import Corpus
 from configs.flags import load
-from configs.schema import Config, Corpus
+from configs.schema import Config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-MODULES = {"__init__", "flags", "overrides", "schema"}
+MODULES = {"__init__", "corpus", "flags", "overrides", "schema"}
 RECIPES = sorted(path for path in CONFIGS.glob("*.py") if path.stem not in MODULES)
 CORPORA = sorted((CONFIGS / "corpora").glob("*.py"))
 

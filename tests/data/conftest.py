@@ -22,15 +22,26 @@ def make_store(tmp_path):
         shards: list[store.Shard] = []
         for split in store.SPLITS:
             (path / split).mkdir(parents=True)
-            with store.Writer(path, split, store.dtype_for(known.vocab), shard_tokens) as writer:
-                for (where, source), several in lengths.items():
-                    for length in several if where == split else []:
-                        ids = random.integers(0, 256, length)
-                        ids[-1] = known.eod
-                        writer.add(source, ids, length - 1)
-            shards += writer.shards
+            several = [(s, n) for (where, s), ns in lengths.items() if where == split for n in ns]
+            for number, (source, sizes) in enumerate(_together(several, shard_tokens)):
+                ids = random.integers(0, 256, sum(sizes)).astype(store.dtype_for(known.vocab))
+                ends = np.cumsum(sizes)
+                ids[ends - 1] = known.eod
+                text_bytes = len(ids) - len(ends)
+                file = f"{split}/{number:05d}"
+                shards.append(store.write_shard(path, file, split, source, ids, ends, text_bytes))
         (path / known.file).write_bytes(known.serialized)
         store.write_manifest(path, known, shards, {})
         return store.open_store(path)
 
     return make
+
+
+def _together(several, shard_tokens):
+    """(source, lengths) of the documents of each shard."""
+    shards: list[tuple[str, list[int]]] = []
+    for source, length in several:
+        if not shards or shards[-1][0] != source or sum(shards[-1][1]) + length > shard_tokens:
+            shards.append((source, []))
+        shards[-1][1].append(length)
+    return shards

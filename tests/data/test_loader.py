@@ -1,16 +1,18 @@
 """A batch is a pure function of (seed, step); every stored token is a target once an epoch."""
 
+import hashlib
 import json
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from itertools import islice, pairwise
 
 import numpy as np
 import pytest
 
-from configs.schema import Batch, Config, Data, InputError, Model, Optimizer
-from data import loader
+from configs.schema import Batch, Blend, Config, Data, InputError, Model, Optimizer
+from data import loader, mixture, order
 
 CONTEXT = 16
 LENGTHS = {
@@ -19,16 +21,28 @@ LENGTHS = {
     ("validation", "a"): [20, 13],
     ("validation", "b"): [1, 40, 5, 7],
 }
+# Two sources, whose proportions change twice; the first and second change lie within a block.
+BLENDS = (
+    Blend(weights=(("a", 1.0), ("b", 3.0))),
+    Blend(start=10, temperature=2.0),
+    Blend(start=30, weights=(("b", 1.0),)),
+)
 
 
-def _config(packing="concat", **batch):
+def _config(packing="concat", blends=(), **batch):
     return Config(
         model=Model(vocab=257, context=CONTEXT, layers=1, width=8),
-        data=Data(path="anywhere", packing=packing),
+        data=Data(path="anywhere", packing=packing, mixture=blends),
         batch=Batch(**{"size": 4, **batch}),
         optimizer=Optimizer(learning_rate=1.0),
         steps=50,
     )
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """A mixture looks up 32 samples at once: edges come often, and tiny sources cost little."""
+    monkeypatch.setattr(loader, "CHUNK", 32)
 
 
 def _stream(store, split, source=None):
@@ -108,12 +122,131 @@ def test_resuming_at_any_step_gives_the_same_batches(make_store, packing):
         np.testing.assert_array_equal(np.concatenate(resumed), np.concatenate(straight[start:]))
 
 
-@pytest.mark.parametrize("hosts", [2, 4])
-def test_hosts_share_the_rows_of_each_batch(make_store, hosts):
+@pytest.mark.parametrize(
+    ("packing", "digest"),
+    [
+        ("concat", "1eac19c24ddf94e701cf5a698fdae1899cdba8a1c1d4c16642975d4e9b232fdf"),
+        ("bestfit", "0cce367b388c15eca63322465d0f0b545b764ab1e4bf51a4c3568f88f658787f"),
+    ],
+)
+def test_batches_without_a_mixture_are_pinned(make_store, packing, digest):
+    """Runs resume with later versions: all sources as one stream, permuted in each epoch."""
     store = make_store(LENGTHS)
-    whole = list(islice(loader.train_batches(store, _config()), 5))
+    tokens_bt = np.concatenate(list(loader.train_batches(store, _config(packing))))
+    assert hashlib.sha256(tokens_bt.tobytes()).hexdigest() == digest
+    windows = loader.Windows(store, "train", CONTEXT, packing)
+    n = windows.count
+    places = [order.permute(np.arange(n), n, order.key(0, "train", epoch)) for epoch in range(9)]
+    np.testing.assert_array_equal(tokens_bt, windows.gather(np.concatenate(places)[:200]))
+
+
+def _named(store, packing, config, tokens_bt):
+    """Each row's source, and the place of its window in it."""
+    names = {}
+    for source in store.sources:
+        view = loader.Windows(store, "train", CONTEXT, packing, config.seed, source)
+        for place, tokens_t in enumerate(view.gather(np.arange(view.count))):
+            names[tokens_t.tobytes()] = (source, place)
+    return [names[tokens_t.tobytes()] for tokens_t in tokens_bt]
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("packing", ["concat", "bestfit"])
+def test_each_source_of_a_mixture_has_its_own_epochs(make_store, packing):
+    """Each window of a source once an epoch, also where proportions change within a block."""
+    store = make_store(LENGTHS)
+    config = _config(packing, BLENDS, ramp=((3, 2), (20, 6)), microbatch=2)
+    batches = list(loader.train_batches(store, config))
+    assert [len(batch) for batch in batches] == [2] * 3 + [6] * 17 + [4] * 30
+    rows = _named(store, packing, config, np.concatenate(batches))
+    stage = [config.batch.windows_before(step) for step in (0, 10, 30, 50)]
+    assert stage == [0, 48, 148, 228]
+    counts = [Counter(s for s, _ in rows[a:b]) for a, b in pairwise(stage)]
+    assert counts[0]["b"] > 2 * counts[0]["a"] > 0
+    assert counts[1]["a"] > counts[1]["b"] > 0  # 312 tokens and 76: shares of 0.67 and 0.33
+    assert counts[2] == {"b": 80}
+    for source in ("a", "b"):
+        n = loader.Windows(store, "train", CONTEXT, packing, source=source).count
+        places = [place for name, place in rows if name == source]
+        assert len(places) > 2 * n
+        epochs = [places[at : at + n] for at in range(0, len(places), n)]
+        assert all(len(set(epoch)) == len(epoch) for epoch in epochs)
+        for epoch, found in enumerate(epochs):  # each source is shuffled apart
+            key = order.key(config.seed, "train", source, epoch)
+            assert found == order.permute(np.arange(len(found)), n, key).tolist()
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("packing", ["concat", "bestfit"])
+def test_a_mixture_says_how_often_each_source_comes(make_store, packing):
+    store = make_store(LENGTHS | {("train", "unused"): [99]})
+    config = _config(packing, BLENDS[:1] + BLENDS[2:])
+    batches = list(loader.train_batches(store, config))
+    for steps in (1, 7, 40, 50):
+        rows = _named(store, packing, config, np.concatenate(batches[:steps]))
+        use = loader.open_mixture(store, config).use(4 * steps)
+        assert [row["source"] for row in use] == ["a", "b"]
+        for row in use:
+            count = sum(source == row["source"] for source, _ in rows)
+            view = loader.Windows(store, "train", CONTEXT, packing, source=row["source"])
+            assert row == {
+                "source": row["source"],
+                "share": count / len(rows),
+                "samples": count,
+                "windows": view.count,
+                "tokens": store.tokens("train", row["source"]),
+                "epochs": count / view.count,
+            }
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_mixture_resumes_at_any_step(make_store):
+    store = make_store(LENGTHS)
+    config = _config(blends=BLENDS, ramp=((3, 2), (20, 6)), microbatch=2)
+    straight = list(loader.train_batches(store, config))
+    for start in (1, 3, 9, 10, 11, 30, 49):
+        loader._mixture.cache_clear()
+        mixture._block.cache_clear()
+        resumed = list(loader.train_batches(store, config, start))
+        assert len(resumed) == 50 - start
+        np.testing.assert_array_equal(np.concatenate(resumed), np.concatenate(straight[start:]))
+
+
+def test_a_batch_of_a_mixture_costs_the_same_at_any_step(make_store, monkeypatch):
+    config = replace(_config(blends=(Blend(temperature=2.0),)), steps=10**9 + 1)
+    mixed, work = loader.open_mixture(make_store(LENGTHS), config), []
+    permute = order.permute
+
+    def counted(indices, n, key):
+        work.append(len(indices))
+        return permute(indices, n, key)
+
+    monkeypatch.setattr(order, "permute", counted)
+    for step in (0, 10**9):
+        mixture._block.cache_clear()
+        for at in (step, step + 1):  # the second finds what it needs
+            tokens_bt = mixed.batch(config.batch.windows_before(at), 4)
+            assert tokens_bt.shape == (4, CONTEXT + 1)
+            assert sum(work) == mixture.BLOCK + loader.CHUNK
+        work.clear()
+
+
+def test_a_mixture_that_the_store_cannot_give_is_refused(make_store):
+    store = make_store(LENGTHS | {("validation", "held"): [9]})
+    for name, sentence in (("c", "no source 'c': choose among 'a', 'b'"), ("held", "no window")):
+        config = _config(blends=(Blend(weights=((name, 1.0),)),))
+        with pytest.raises(InputError, match=sentence):
+            loader.train_batches(store, config)
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("blends", [(), BLENDS])
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_hosts_share_the_rows_of_each_batch(make_store, hosts, blends):
+    store, config = make_store(LENGTHS), _config(blends=blends)
+    whole = list(islice(loader.train_batches(store, config), 5, 15))
     shares = [
-        list(islice(loader.train_batches(store, _config(), host=(index, hosts)), 5))
+        list(islice(loader.train_batches(store, config, 5, host=(index, hosts)), 10))
         for index in range(hosts)
     ]
     for step, batch in enumerate(whole):

@@ -14,18 +14,8 @@ import jax
 import numpy as np
 import pytest
 
-from configs.schema import (
-    Batch,
-    Checkpoints,
-    Config,
-    Corpus,
-    Data,
-    Evaluation,
-    Model,
-    Optimizer,
-    Schedule,
-    Source,
-)
+from configs.corpus import Corpus, Source
+from configs.schema import Batch, Checkpoints, Config, Data, Evaluation, Model, Optimizer, Schedule
 from data.corpus import build
 from train.checkpoint import Reader
 from train.metrics import read_rows
@@ -48,7 +38,7 @@ def write_corpus(folder: Path, seed: int) -> Path:
         Source(kind="text", pattern=str(folder / name / "*.txt"), name=name)
         for name in ("verse", "prose")
     )
-    build(Corpus(sources=sources, tokenizer="bytes", validation=0.2), folder / "store", workers=1)
+    build(Corpus(sources=sources, tokenizer="bytes", validation=0.2), folder / "store")
     return folder / "store"
 
 

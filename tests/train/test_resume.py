@@ -16,7 +16,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from configs.schema import Batch, Checkpoints, Corpus, Evaluation, Source
+from configs.corpus import Corpus, Source
+from configs.schema import Batch, Checkpoints, Evaluation
 from data.corpus import build
 from data.loader import train_batches
 from train.checkpoint import Reader
@@ -211,7 +212,7 @@ def test_a_run_is_evaluated_and_written_with_from_its_directory(short, tmp_path,
 
     (tmp_path / "text.txt").write_text("abc " * 200)
     sources = (Source(kind="text", pattern=str(tmp_path / "text.txt")),)
-    build(Corpus(sources=sources, tokenizer="chars", validation=0.2), tmp_path / "chars", workers=1)
+    build(Corpus(sources=sources, tokenizer="chars", validation=0.2), tmp_path / "chars")
     done = command("train.evaluate", f"--workdir={workdir}", f"--data={tmp_path / 'chars'}")
     assert done.returncode == 2
     assert "was built with another tokenizer than the run's" in done.stderr
