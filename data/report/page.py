@@ -1,9 +1,10 @@
 """The report as one page of HTML that needs nothing else: tables, bars, samples."""
 
-import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
+
+from data.stages import select
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }
@@ -157,8 +158,8 @@ def _histograms(histograms: dict[str, dict[str, int]]) -> str:
 
 def _chart(name: str, bins: dict[str, int]) -> str:
     """Bars over the lower edges of bins, with the bins in between in which nothing is."""
-    edges = _grid([float(edge) for edge in bins])
-    counts = [bins.get(f"{edge:g}", 0) for edge in edges]
+    edges = select.edges([float(edge) for edge in bins])
+    counts = [bins.get(f"{edge:.12g}", 0) for edge in edges]
     most, width, height = max(counts), 180, 60
     step = width / len(edges)
     bars = "".join(
@@ -175,19 +176,6 @@ def _chart(name: str, bins: dict[str, int]) -> str:
         f'<figure><svg width="{width}" height="{height + 16}" role="img">{bars}{axis}</svg>'
         f"<figcaption>{escape(name)}</figcaption></figure>"
     )
-
-
-def _grid(edges: list[float]) -> list[float]:
-    """All bins from the first to the last: twentieths, powers of two, or ones, as in tally."""
-    low, high = min(edges), max(edges)
-    if any(edge % 1 for edge in edges):
-        return [i / 20 for i in range(round(low * 20), 20)] + [
-            float(i) for i in range(1, int(high) + 1)
-        ]
-    if all(math.log2(edge).is_integer() for edge in edges if edge):
-        powers = [2.0**i for i in range(int(high).bit_length())]
-        return [edge for edge in [0.0, *powers] if low <= edge <= high]
-    return [float(i) for i in range(int(low), int(high) + 1)]
 
 
 def _samples(samples: dict[str, list[dict[str, str]]]) -> str:

@@ -1,7 +1,8 @@
 """What is known of documents -> which are kept, and why the others are not."""
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,13 +155,30 @@ def _is_measure(name: str, tags: Mapping[str, np.ndarray]) -> bool:
 
 
 def _histogram(values: np.ndarray) -> dict[str, int]:
-    """Counts by bin: whole numbers by powers of two, up to one by twentieths, others by ones."""
+    """Counts by the lower edges of bins, see `edges`."""
     if values.dtype.kind in "iu":
-        edges = np.where(values > 0, 2 ** np.floor(np.log2(np.maximum(values, 1))), 0)
+        lower = np.where(values > 0, 2 ** np.floor(np.log2(np.maximum(values, 1))), 0)
     else:
-        edges = np.where(values <= 1, np.floor(values * 20 + 1e-4) / 20, np.floor(values))
-    found, counts = np.unique(np.round(edges, 2), return_counts=True)
-    return {f"{edge:g}": int(count) for edge, count in zip(found, counts, strict=True)}
+        twentieths = np.floor(values * 20 + 1e-4) / 20
+        powers = 2 ** np.floor(np.log2(np.maximum(values, 1)))
+        lower = np.where(values < 1, twentieths, np.where(values < 16, np.floor(values), powers))
+    found, counts = np.unique(np.round(lower.astype(np.float64), 2), return_counts=True)
+    return {f"{edge:.12g}": int(count) for edge, count in zip(found, counts, strict=True)}
+
+
+def edges(found: Collection[float]) -> list[float]:
+    """All lower edges from the first to the last of those found in a histogram.
+
+    Whole numbers are counted by powers of two; others below 1 by twentieths, below 16 by ones.
+    """
+    low, high = min(found), max(found)
+    powers = [2.0**i for i in range(max(int(high), 1).bit_length())]
+    if all(edge >= 1 and math.log2(edge).is_integer() for edge in found if edge):
+        every = [0.0, *powers]
+    else:
+        ones = [float(i) for i in range(1, 16)]
+        every = [*(i / 20 for i in range(20)), *ones, *(edge for edge in powers if edge >= 16)]
+    return [edge for edge in every if low <= edge <= high]
 
 
 def _samples(file: Path, fates: np.ndarray, reasons: Sequence[str]) -> dict[str, list]:

@@ -208,7 +208,11 @@ def test_a_known_tokenizer_that_lacks_a_character_is_refused(tmp_path):
         (CODE, {"tokenizer": "bpe:many"}, "tokenizer 'bpe:many' has no size"),
         (CODE, {"tokenizer": "missing.model"}, "cannot read the tokenizer missing.model"),
         (CODE, {"tokenizer": "bpe:50000"}, "no bpe:50000 tokenizer can be trained"),
-        (CODE, {"max_document_bytes": 100, "max_faults": 9}, "10 records or files could not be used, more than"),
+        (
+            CODE,
+            {"max_document_bytes": 100, "max_faults": 9},
+            "10 records or files could not be used, more than",
+        ),
         (CODE, {"max_document_bytes": 100, "max_faults": 0}, "a record or file could not be used"),
     ],
 )
