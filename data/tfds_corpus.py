@@ -1,9 +1,7 @@
 """A built corpus as a TensorFlow dataset, for whoever loads data with TFDS; no network needed.
 
-    python -m data.tfds_corpus --store=DIR --data_dir=WHERE
-
-The store must have been built with --config.documents=True, which keeps the documents. From Python,
-importing this module registers the dataset:
+Importing this module registers the dataset; `python -m data.export` prepares it from a shell. The
+store must have been built with --config.documents=True, which keeps the documents.
 
     tfds.load("isoflop_corpus", builder_kwargs={"path": DIR}, data_dir=WHERE)
 
@@ -14,19 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-
-from configs.flags import main
-from configs.schema import InputError, require
+from configs.schema import require
 from data import store
 from data.lazy_tensorflow import tensorflow
 from data.stages import publish, shards
 
 tensorflow()  # made quiet, and kept from taking a GPU, before TFDS imports it
 import tensorflow_datasets as tfds  # noqa: E402, TID253 (the class below needs it)
-
-_STORE = flags.DEFINE_string("store", None, "the folder of the token store")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "where TFDS keeps prepared datasets")
 
 
 class IsoflopCorpus(tfds.core.GeneratorBasedBuilder):
@@ -66,20 +58,3 @@ class IsoflopCorpus(tfds.core.GeneratorBasedBuilder):
                 if where == split:
                     example = {name: columns[name][row] for name in shards.FIELDS}
                     yield f"{file.name}:{row}", example
-
-
-def run() -> None:
-    """The command."""
-    if not (_STORE.value and _DATA_DIR.value):
-        raise InputError("give the folder of a store with --store=DIR, and --data_dir=WHERE")
-    builder = IsoflopCorpus(path=_STORE.value, data_dir=_DATA_DIR.value)
-    try:
-        builder.download_and_prepare()
-    except OSError as error:
-        raise InputError(f"cannot write to {_DATA_DIR.value}: {error.strerror}") from error
-    counts = {name: split.num_examples for name, split in builder.info.splits.items()}
-    print(f"{counts} documents are in {builder.data_dir}")
-
-
-if __name__ == "__main__":
-    main(run)
