@@ -9,9 +9,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from configs.corpus import Corpus
+from configs.corpus import Clean, Corpus
 from configs.schema import InputError, require, to_dict
 from data import report, sources, store, tokenizer
+from data.clean import classifier, language, words
 from data.disk import writing
 from data.engine.flow import Engine, Flow
 from data.engine.local import Local
@@ -40,6 +41,7 @@ def build(
     names = tuple(sources.name(source) for source in corpus.sources)
     require(len(set(names)) == len(names), f"a source is named twice in {', '.join(names)}")
     make_tokenizer = _tokenizer_maker(corpus.tokenizer)
+    _check_names(corpus.clean)
     settings = _settings(corpus)
     if (target / store.MANIFEST).exists():
         require(
@@ -59,6 +61,25 @@ def build(
         shutil.rmtree(target / WORK, ignore_errors=True)
     (target / _MARK).unlink()
     return report.summarise(target)
+
+
+def _check_names(clean: Clean) -> None:
+    """Refuse languages and labels that nothing will ever have."""
+    unknown = sorted(set(clean.languages) - language.known()) if clean.languages else []
+    require(
+        not unknown,
+        f"clean.languages: {', '.join(unknown)} is none of the languages that are told apart: "
+        "write ISO 639-1 codes, such as en",
+    )
+    if clean.reject:
+        labels = classifier.load(clean.classifier).labels
+        require(
+            clean.reject in labels,
+            f"clean.reject: {clean.classifier} knows no label {clean.reject!r}: choose one of "
+            f"{', '.join(labels)}",
+        )
+    if clean.words:
+        words.load(clean.words)
 
 
 def _settings(corpus: Corpus) -> str:

@@ -116,6 +116,8 @@ def pieces(serialized: bytes) -> Tokenizer:
     has_bytes = all(map(model.is_byte, space_ids))
 
     def encode(text: str) -> np.ndarray:
+        if len(text) <= _CHUNK and not (has_bytes and _SPACE in text):
+            return model.encode_as_numpy(text)
         # Written as a piece, U+2581 would come back as a space; written as bytes it stays.
         parts = text.split(_SPACE) if has_bytes else [text]
         ids = [np.zeros(0, np.int32)]

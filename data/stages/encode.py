@@ -57,16 +57,19 @@ def encode_shard(
     with_ids = _load(known)
     columns = shards.load(shards.path(shard.cleaned), ("id", "source", "text"))
     found: list[tuple[int, int, int, int]] = []
-    ids: list[np.ndarray] = [np.zeros(0, np.int32)]
+    dtype = store.dtype_for(with_ids.vocab)
+    closing = np.array([with_ids.eod], dtype)
+    ids = [closing[:0]]
     for row in shard.rows().tolist():
         identity, text = columns["id"][row], columns["text"][row]
         source = sources.index(columns["source"][row])
         key = order.key(split.seed, "shuffle", identity)
         for name, part in parts(split, identity, text).items():
-            encoded = np.append(with_ids.encode(part), with_ids.eod)
-            ids.append(encoded)
-            found.append((group(source, name), key, len(encoded), len(part.encode())))
-    return save(np.concatenate(ids).astype(store.dtype_for(with_ids.vocab)), found, out)
+            encoded = with_ids.encode(part)
+            ids += [encoded.astype(dtype), closing]
+            size = len(part) if part.isascii() else len(part.encode())
+            found.append((group(source, name), key, len(encoded) + 1, size))
+    return save(np.concatenate(ids), found, out)
 
 
 def save(ids: np.ndarray, found: list[tuple[int, int, int, int]], out: Path) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """A corpus becomes the same store whoever builds it, whole or not at all."""
 
 import argparse
+import gzip
 import inspect
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from configs.corpus import Corpus, Source
+from configs.corpus import Clean, Corpus, Source
 from configs.flags import load
 from configs.schema import InputError
 from data import corpus, pipeline, store, tokenizer
@@ -228,3 +230,49 @@ def test_nothing_need_be_held_out(tmp_path):
     built = store.open_store(tmp_path / "store")
     assert sorted(_documents(built, "train")) == sorted(CODE)
     assert built.tokens("validation") == 0
+
+
+def test_names_that_nothing_has_are_refused(tmp_path):
+    for settings, sentence in (
+        ({"languages": ("eng", "en")}, "clean.languages: eng is none of the languages"),
+        ({"words": str(tmp_path / "none.txt")}, "none.txt"),
+        ({"classifier": str(tmp_path / "none.npz"), "reject": "toxic"}, "none.npz"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            _build(_corpus(tmp_path, clean=Clean(**settings)), tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def _jsonl(tmp_path, lines):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    return Source(kind="jsonl", pattern=str(path), name="a")
+
+
+def test_what_cannot_be_read_is_named_left_out_and_counted(tmp_path, capsys):
+    good = [b'{"text": "text %d"}' % number for number in range(30)]
+    bad = [b'{"text": ', b'{"title": "no text"}', b'{"text": "\xff"}', b'{"text": "\\ud800"}']
+    source = _jsonl(tmp_path, [*good[:10], *bad, *good[10:]])
+    summary = _build(_corpus(tmp_path, sources=(source,), max_faults=4), tmp_path / "store")
+    assert summary["documents"] == 60  # both parts of each
+    assert summary["counters"]["faults"] == 4
+    said = capsys.readouterr().out
+    for line in (11, 12, 13, 14):
+        assert f"left out: {source.pattern}:{line} " in said
+    report = json.loads((tmp_path / "store" / "report.json").read_text())
+    assert len(report["faults"]) == 4
+    assert report["funnel"][0]["documents"] == [34, 30]
+    with pytest.raises(InputError, match="4 records or files could not be used, more than max_f"):
+        _build(_corpus(tmp_path, sources=(source,), max_faults=3), tmp_path / "other")
+
+
+def test_a_file_cut_short_gives_what_is_there_and_a_fault(tmp_path):
+    lines = [b'{"text": "text %d %d"}' % (n, n * 7919 % 104729) for n in range(5000)]
+    packed = gzip.compress(b"\n".join(lines))
+    (tmp_path / "a.jsonl.gz").write_bytes(packed[: len(packed) // 2])
+    source = Source(kind="jsonl", pattern=str(tmp_path / "a.jsonl.gz"), name="a")
+    summary = _build(_corpus(tmp_path, sources=(source,), split="documents"), tmp_path / "store")
+    assert summary["counters"]["faults"] == 1
+    assert 2000 < summary["documents"] < 3000
+    with pytest.raises(InputError, match=r"a record or file could not be used.*a\.jsonl\.gz"):
+        _build(_corpus(tmp_path, sources=(source,), max_faults=0), tmp_path / "other")
