@@ -5,7 +5,6 @@ The stages in between are those of data/pipeline.py; here is what comes before a
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from configs.corpus import Clean, Corpus
 from configs.schema import InputError, require, to_dict
 from data import report, sources, store, tokenizer
 from data.clean import classifier, language, words
-from data.disk import writing
+from data.disk import remove, writing
 from data.engine.flow import Engine, Flow
 from data.engine.local import Local
 from data.pipeline import WORK, MakeTokenizer, Pipeline, contents
@@ -57,8 +56,7 @@ def build(
     report.write(target, corpus, written, counters)
     how = {"settings": settings, "corpus": to_dict(corpus), "split": counters["split"]}
     store.write_manifest(target, known, written, how | {"counters": report.brief(counters)})
-    if work is None:
-        shutil.rmtree(target / WORK, ignore_errors=True)
+    remove(target / WORK)
     (target / _MARK).unlink()
     return report.summarise(target)
 
@@ -126,11 +124,11 @@ def _prepare(target: Path, settings: str) -> None:
                 return
             print(f"starting anew: {target} holds a build with other settings")
             for name in store.SPLITS:
-                shutil.rmtree(target / name, ignore_errors=True)
+                remove(target / name)
             for left in target.glob("tokenizer.*"):
                 left.unlink()
             for marks in target.glob(f"{WORK}/write-*"):
-                shutil.rmtree(marks)
+                remove(marks)
         elif any(target.iterdir()):
             raise InputError(
                 f"{target} is not empty and holds no token store: choose another --out"

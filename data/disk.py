@@ -1,6 +1,7 @@
 """Where files lie, and how they are made: whole or not at all."""
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,14 +9,33 @@ from pathlib import Path
 
 from configs.schema import InputError
 
+LOCAL = type(Path())  # what is no instance of it lies at a URL
+
 
 def place(text: str | Path) -> Path:
     """A path on this machine, or at a URL such as gs://bucket/folder."""
-    if isinstance(text, Path) or "://" not in text:
+    if not isinstance(text, str):
+        return text
+    if "://" not in text:
         return Path(text)
     from etils import epath
 
     return epath.Path(text)
+
+
+def size(path: Path) -> int:
+    """Bytes of a file."""
+    found = path.stat()
+    return found.length if not isinstance(path, LOCAL) else found.st_size  # type: ignore[attr-defined]
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder with all that is in it, where it is there."""
+    if not isinstance(folder, LOCAL):
+        if folder.exists():
+            folder.rmtree()  # type: ignore[attr-defined]
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write(path: Path, content: bytes | memoryview) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 
 from configs.schema import InputError, require
 from data import tokenizer as tokenizers
-from data.disk import write
+from data.disk import LOCAL, place, size, write
 
 FORMAT = 1
 MANIFEST = "index.json"
@@ -136,6 +136,10 @@ class Stream:
 
 def _map(path: Path, dtype: np.dtype) -> np.ndarray:
     """A read-only view of a file; a plain array, whose slices cost less than a memmap's."""
+    require(
+        isinstance(path, LOCAL),
+        f"{path} cannot be read in place: copy the store to a disk, or mount where it lies",
+    )
     return np.asarray(np.memmap(path, dtype, mode="r"))
 
 
@@ -145,7 +149,7 @@ def open_store(path: str | Path) -> Store:
     Sizes of all files and the tokenizer are checked. Raises InputError where there is no complete
     store, a file is missing or has another size, or the tokenizer is not the one it was built with.
     """
-    path = Path(path)
+    path = place(path)
     manifest = read_manifest(path)
     try:
         store = _parse(path, manifest)
@@ -199,7 +203,7 @@ def _parse(path: Path, manifest: dict[str, Any]) -> Store:
 
 def _check_size(path: Path, expected: int) -> None:
     require(path.is_file(), f"{path} is missing: delete the store and build it again")
-    found = path.stat().st_size
+    found = size(path)
     require(
         found == expected,
         f"{path} has {found:,} bytes and should have {expected:,}: the store was cut "

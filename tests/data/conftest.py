@@ -1,6 +1,7 @@
 """Small token stores, and hypothesis without a clock."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,34 @@ from data import store, tokenizer
 
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """tmp_path stands in for gs://bucket, below all that etils does with paths."""
+    from etils import epath
+
+    local: Any = type(epath.backend.os_backend)
+
+    def there(path):
+        return str(path).replace("gs://bucket", str(tmp_path))
+
+    def through(name):
+        def call(self, *paths, **options):
+            return getattr(local, name)(self, *map(there, paths), **options)
+
+        return call
+
+    names = ("open", "exists", "isdir", "stat", "makedirs", "mkdir", "remove", "rmtree", "replace")
+    names += ("rename", "listdir")
+    methods = {name: through(name) for name in names if hasattr(local, name)}
+
+    def glob(self, path):
+        found = local.glob(self, there(path))
+        return [each.replace(str(tmp_path), "gs://bucket") for each in found]
+
+    folder = type("Folder", (local,), methods | {"glob": glob})
+    monkeypatch.setattr(epath.gpath._GPath, "_backend", property(lambda self: folder()))
 
 
 @pytest.fixture

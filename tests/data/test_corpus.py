@@ -13,6 +13,7 @@ from configs.corpus import Clean, Corpus, Source
 from configs.flags import load
 from configs.schema import InputError
 from data import corpus, pipeline, store, tokenizer
+from data.disk import place
 from data.engine.local import open_local
 from data.stages import encode, learn, shards
 from data.stages.unique import Selected
@@ -276,3 +277,16 @@ def test_a_file_cut_short_gives_what_is_there_and_a_fault(tmp_path):
     assert 2000 < summary["documents"] < 3000
     with pytest.raises(InputError, match=r"a record or file could not be used.*a\.jsonl\.gz"):
         _build(_corpus(tmp_path, sources=(source,), max_faults=0), tmp_path / "other")
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_store_is_built_in_a_bucket(tmp_path):
+    settings = _corpus(tmp_path, shard_tokens=5_000, documents=True)
+    _build(settings, tmp_path / "here")
+    summary = _build(settings, place("gs://bucket/there"), work=place("gs://bucket/work"))
+    assert summary["out"] == "gs://bucket/there"
+    assert _content(tmp_path / "there") == _content(tmp_path / "here")
+    assert (tmp_path / "work").is_dir()
+    assert _build(settings, place("gs://bucket/there"))["tokens"] == summary["tokens"]
+    with pytest.raises(InputError, match=r"train/00000\.tok cannot be read in place: copy"):
+        store.open_store("gs://bucket/there").stream("train")

@@ -169,35 +169,8 @@ def test_find_sees_what_lies_across_reads(tmp_path):
         assert files.find(str(path), re.compile(b"needle"), at + 17) is None
 
 
-def test_buckets(tmp_path, monkeypatch):
-    """A folder stands in for gs://bucket, below all that etils does with paths."""
-    from etils import epath
-
-    local: Any = type(epath.backend.os_backend)
-
-    class Folder(local):
-        def _local(self, path):
-            return str(path).replace("gs://bucket", str(tmp_path))
-
-        def open(self, path, mode):
-            return super().open(self._local(path), mode)
-
-        def exists(self, path):
-            return super().exists(self._local(path))
-
-        def isdir(self, path):
-            return super().isdir(self._local(path))
-
-        def stat(self, path):
-            return super().stat(self._local(path))
-
-        def glob(self, path):
-            return [
-                found.replace(str(tmp_path), "gs://bucket")
-                for found in super().glob(self._local(path))
-            ]
-
-    monkeypatch.setattr(epath.gpath._GPath, "_backend", property(lambda self: Folder()))
+@pytest.mark.usefixtures("bucket")
+def test_buckets(tmp_path):
     (tmp_path / "web").mkdir()
     (tmp_path / "web" / "b.jsonl.gz").write_bytes(gzip.compress(b'{"text": "b"}\n{"text": "c"}\n'))
     (tmp_path / "web" / "a.jsonl").write_bytes(b'{"text": "a"}\n')
