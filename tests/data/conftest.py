@@ -29,8 +29,8 @@ def bucket(tmp_path, monkeypatch):
 
         return call
 
-    names = ("open", "exists", "isdir", "stat", "makedirs", "mkdir", "remove", "rmtree", "replace")
-    names += ("rename", "listdir")
+    names = ["open", "exists", "isdir", "stat", "makedirs", "mkdir", "remove", "rmtree"]
+    names += ["replace", "rename", "listdir"]
     methods = {name: through(name) for name in names if hasattr(local, name)}
 
     def glob(self, path):

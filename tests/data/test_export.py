@@ -1,6 +1,7 @@
 """A corpus leaves as a TensorFlow dataset, and comes back as a source."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,7 @@ def test_documents_come_back_as_they_were(store, tmp_path):
     assert {e["licence"] for e in examples} == {b"CC0"}
     assert 0 < len(list(loaded[1])) < 20
     source = Source(kind="tfds", pattern=f"{info.data_dir}[validation]")
-    read = [d for piece in sources.pieces(source, 10**6) for d in sources.read(piece, 10**6)]
+    read: list[Any] = [d for p in sources.pieces(source, 10**6) for d in sources.read(p, 10**6)]
     assert {d.text for d in read} == {e["text"].decode() for e in loaded[1].as_numpy_iterator()}
     assert all(d.url.startswith("http://a.example/") for d in read)
 
