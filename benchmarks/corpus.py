@@ -122,16 +122,21 @@ def by_similarity(
     before: dict[str, tuple[str, str]], after: dict[str, str]
 ) -> dict[float, list[int]]:
     """Near copies [made, left] by the true similarity to their original, in steps of .05."""
-    pages = {url: grams(text) for url, text in before.values() if kind(url) == "page"}
+    wanted = {_original(url) for url, _ in before.values() if kind(url).startswith("near")}
+    pages = {url: grams(text) for url, text in before.values() if url in wanted}
     found: dict[float, list[int]] = {}
     for name, (url, text) in before.items():
         if kind(url).startswith("near"):
-            one, other = grams(text), pages["http://page.example/" + url.rpartition("/")[2]]
+            one, other = grams(text), pages[_original(url)]
             step = int(20 * len(one & other) / len(one | other)) / 20
             count = found.setdefault(step, [0, 0])
             count[0] += 1
             count[1] += name in after
     return found
+
+
+def _original(url: str) -> str:
+    return "http://page.example/" + url.rpartition("/")[2]
 
 
 def print_found(before: dict[str, tuple[str, str]], after: dict[str, str]) -> None:
@@ -157,12 +162,12 @@ def main(_: list[str]) -> None:
     start = time.monotonic()
     with open_local(_WORKERS.value) as engine:
         summary = corpus.build(recipe(folder, _TOKENIZER.value), folder / "store", engine)
-    seconds = time.monotonic() - start
+    seconds, peak = time.monotonic() - start, memory.peak
     print_found(made(folder), left(folder / "store"))
     repeats = summary["counters"]["repeats"]
     print(f"repeats cut: {repeats}")
     print(f"{_MEGABYTES.value} MB in {seconds:.0f} s with {_WORKERS.value} workers: ", end="")
-    print(f"{_MEGABYTES.value / seconds:.2f} MB/s, peak memory {memory.peak / 1e6:,.0f} MB")
+    print(f"{_MEGABYTES.value / seconds:.2f} MB/s, peak memory {peak / 1e6:,.0f} MB")
 
 
 if __name__ == "__main__":

@@ -7,12 +7,14 @@ repeats   stretches of ids inside documents
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from configs.corpus import Dedup
-from data.engine.flow import Flow, Stage
+from data.engine.flow import Flow, Stage, out
 from data.stages import near as near_stages
 from data.stages import repeats as repeat_stages
-from data.stages import unique
+from data.stages import shards, unique
+from data.stages.select import EXCERPT, SAMPLES
 from data.stages.unique import Selected
 
 GROUP_BYTES = 128_000_000  # what one partition of a group is to receive
@@ -81,7 +83,7 @@ def _compare(
     flow: Flow,
     how: str,
     pairs: list[Path],
-    shards: int,
+    count: int,
     look_up: near_stages.LookUp,
     judge: near_stages.Judge,
     dedup: Dedup,
@@ -93,7 +95,7 @@ def _compare(
         near_stages.send_pairs,
         partial(near_stages.attach, look_up=look_up),
         pairs,
-        shards,
+        count,
         after=(after,),
     )
     return flow.group(
@@ -101,7 +103,7 @@ def _compare(
         near_stages.send_attached,
         partial(near_stages.compare, look_up=look_up, judge=judge),
         attaching.outs(),
-        shards,
+        count,
         depends=(dedup.similarity,),
         after=(attaching,),
     )
@@ -147,6 +149,23 @@ def repeats(flow: Flow, encoding: Stage, tokens: int, length: int, known: Path) 
         encoded,
         after=(finding,),
     )
+
+
+def samples(stage: Stage, cleaned: Path) -> list[list[Any]]:
+    """[key, id, source, text] of some of the documents that `exact` or `near` lets go."""
+    chosen = sorted(entry for found in stage.results for entry in found["some"])[:SAMPLES]
+    shown = []
+    for key, doomed, stays in chosen:
+        gone, other = (_document(place, cleaned) for place in (doomed, stays))
+        text = f"{gone['text'][:EXCERPT]}\n\nstays: {other['id']}\n{other['text'][:EXCERPT]}"
+        shown.append([key, gone["id"], gone["source"], text])
+    return shown
+
+
+def _document(place: int, cleaned: Path) -> dict[str, str]:
+    shard, row = place >> shards.ROW_BITS, place % (1 << shards.ROW_BITS)
+    columns = shards.load(shards.path(out(cleaned, shard)), ("id", "source", "text"))
+    return {name: values[row] for name, values in columns.items()}
 
 
 def dropped(stage: Stage) -> list[int]:

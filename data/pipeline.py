@@ -166,13 +166,21 @@ class Pipeline:
         documents, _ = _left(counters)
         if dedup.exact:
             last = duplicates.exact(self.flow, last, selected, documents)
-            counters["duplicates"]["exact"] = duplicates.dropped(last)
+            self._count_duplicates("exact", last, selected, counters)
             selected = [replace(shard, doomed=last.outs()) for shard in selected]
         if dedup.fuzzy:
             last = duplicates.near(self.flow, last, selected, documents, dedup)
-            counters["duplicates"]["near"] = duplicates.dropped(last)
+            self._count_duplicates("near", last, selected, counters)
             selected = [replace(s, doomed=(*s.doomed, *last.outs())) for s in selected]
         return last, selected
+
+    def _count_duplicates(
+        self, kind: str, stage: Stage, selected: list[Selected], counters: dict[str, Any]
+    ) -> None:
+        counters["duplicates"][kind] = duplicates.dropped(stage)
+        if counters["duplicates"][kind][0]:
+            cleaned = selected[0].cleaned.parent
+            counters["samples"][f"{kind} duplicate"] = duplicates.samples(stage, cleaned)
 
     def _split(self, counters: dict[str, Any]) -> encode.Split:
         corpus, (documents, _) = self.corpus, _left(counters)

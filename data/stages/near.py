@@ -14,7 +14,7 @@ import numpy as np
 from configs.corpus import Dedup
 from data.dedup import clusters, minhash
 from data.stages import shards
-from data.stages.unique import Selected, array_of, by_partition, joined, save_doomed, size_of
+from data.stages.unique import Selected, array_of, by_partition, joined, save_doomed, size_of, some
 
 LookUp = Callable[[int, np.ndarray], list[np.ndarray]]  # shard, places there -> uint64 of each
 NO, YES, DOUBTFUL = range(3)
@@ -130,7 +130,7 @@ def join(similar: Sequence[Path], out: Path, signed: Sequence[Path]) -> dict[str
     doomed, stay = clusters.survivors(np.concatenate([np.zeros((0, 2), np.uint64), *pairs]))
     save_doomed(doomed, stay, out)
     sizes = [size_of(shards.load_array(_places(each)), doomed)[1] for each in signed]
-    return {"dropped": [len(doomed), sum(sizes)]}
+    return {"dropped": [len(doomed), sum(sizes)], "some": some(doomed, stay)}
 
 
 def doubtful_of(out: Path) -> Path:

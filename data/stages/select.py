@@ -15,7 +15,7 @@ from data.stages import shards
 
 KEPT = -1
 SAMPLES = 10  # documents shown of those that were dropped for a reason
-_EXCERPT = 300  # characters of each
+EXCERPT = 300  # characters of each
 _DOMAINS = 1_000  # counted in each shard; rarer ones are not reported
 
 
@@ -199,7 +199,7 @@ def _samples(file: Path, fates: np.ndarray, reasons: Sequence[str]) -> dict[str,
                     keys[row],
                     columns["id"][row],
                     columns["source"][row],
-                    columns["text"][row][:_EXCERPT],
+                    columns["text"][row][:EXCERPT],
                 ]
                 for row in chosen
             ]

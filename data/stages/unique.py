@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from data import order
 from data.dedup import exact
 from data.stages import shards
-from data.stages.select import KEPT
+from data.stages.select import KEPT, SAMPLES
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,20 @@ def equal_keys(sent: Sequence[bytes], out: Path) -> dict[str, Any]:
     records = joined(sent, 4)
     doomed, stay = exact.duplicates(records[:, :2], records[:, 2])
     save_doomed(doomed, stay, out)
-    return {"dropped": size_of(records[:, 2:], doomed)}
+    return {"dropped": size_of(records[:, 2:], doomed), "some": some(doomed, stay)}
 
 
 def save_doomed(doomed: np.ndarray, stay: np.ndarray, out: Path) -> None:
     """Write [doomed place, the place that stays], sorted."""
     pairs = np.stack([doomed, stay], axis=1).astype(np.uint64)
     shards.save_array(array_of(out), pairs[np.argsort(pairs[:, 0])])
+
+
+def some(doomed: np.ndarray, stay: np.ndarray) -> list[list[int]]:
+    """A few [key, doomed place, the place that stays], those of lowest key, to be looked at."""
+    keys = order.splitmix64(doomed)
+    chosen = np.argsort(keys)[:SAMPLES]
+    return np.stack([keys, doomed, stay], axis=1)[chosen].tolist()
 
 
 def size_of(named: np.ndarray, doomed: np.ndarray) -> list[int]:
