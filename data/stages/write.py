@@ -51,25 +51,23 @@ def write_cell(
     Returns:
         shard: its entry in the manifest, or None where nothing was sent.
     """
-    tables, several = [np.zeros((0, 4), np.uint64)], [np.zeros(0, dtype)]
+    tables, several = [], []
     for content in sent:
         count = int(np.frombuffer(content, np.uint64, 1)[0])
-        head = 8 + 32 * count
         tables.append(np.frombuffer(content, np.uint64, 4 * count, 8).reshape(-1, 4))
-        several.append(np.frombuffer(content, dtype, offset=head))
-    table, ids = np.concatenate(tables), np.concatenate(several)
-    if not len(table):
+        ids = np.frombuffer(content, dtype, offset=8 + 32 * count)
+        several += np.split(ids, np.cumsum(tables[-1][:, TOKENS].astype(np.int64))[:-1])
+    if not tables:
         return {"shard": None}
-    ends = np.cumsum(table[:, TOKENS].astype(np.int64))
+    table = np.concatenate(tables)
     rows = np.argsort(table[:, KEY], kind="stable")
-    shuffled = [ids[ends[row] - int(table[row, TOKENS]) : ends[row]] for row in rows.tolist()]
     cell = cells[int(out.name)]
     shard = store.write_shard(
         folder,
         f"{cell.split}/{cell.number:05d}",
         cell.split,
         cell.source,
-        np.concatenate(shuffled),
+        np.concatenate([several[row] for row in rows.tolist()]),
         np.cumsum(table[rows, TOKENS].astype(np.int64)),
         int(table[:, TEXT_BYTES].sum()),
     )

@@ -18,6 +18,7 @@ from benchmarks import planted
 from configs.corpus import Dedup, GopherQuality
 from data import corpus, pipeline, store
 from data.engine.beam import Beam
+from data.engine.flow import out
 from data.engine.local import Local, open_local
 from data.report import HTML, JSON
 
@@ -112,11 +113,22 @@ def test_counts_add_up(built):
     store.open_store(out).verify()
 
 
-@pytest.mark.parametrize("workers", [2, "beam"])
+class Backwards(Local):
+    """One process that does the last task first."""
+
+    def _all(self, name, actions, folder):
+        outs = [out(folder, number) for number in range(len(actions))]
+        found = [action(path) for action, path in reversed(list(zip(actions, outs, strict=True)))]
+        return found[::-1]
+
+
+@pytest.mark.parametrize("workers", [2, "beam", "backwards"])
 def test_whoever_builds_it_the_store_is_the_same(made, built, tmp_path, workers):
     recipe = benchmark.recipe(made, "bpe:400")
     if workers == "beam":
         corpus.build(recipe, tmp_path / "store", Beam("FnApiRunner"))
+    elif workers == "backwards":
+        corpus.build(recipe, tmp_path / "store", Backwards())
     else:
         with open_local(workers) as engine:
             corpus.build(recipe, tmp_path / "store", engine)
@@ -138,6 +150,20 @@ def test_other_thresholds_begin_at_the_selection(made, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("runner", "options"),
+    [
+        ("FnApiRunner", ("--direct_running_mode=multi_processing", "--direct_num_workers=2")),
+        ("PortableRunner", ("--job_endpoint=embed", "--environment_type=LOOPBACK")),
+    ],
+)
+def test_beam_with_workers_of_its_own_builds_the_same(made, built, tmp_path, runner, options):
+    corpus.build(benchmark.recipe(made, "bpe:400"), tmp_path / "store", Beam(runner, options))
+    assert content(tmp_path / "store") == content(built[0])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_at_any_moment_the_store_is_the_same(made, tmp_path):
     """The command with two workers, killed with all its processes, and run again to the end."""
     recipe = tmp_path / "recipe.py"
@@ -155,22 +181,24 @@ def test_killed_at_any_moment_the_store_is_the_same(made, tmp_path):
             text=True,
         )
 
-    straight = start(tmp_path / "straight")
+    def finish(process):
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+
     began = time.monotonic()
-    assert straight.wait() == 0, straight.stderr.read()
+    finish(start(tmp_path / "straight"))
     whole = time.monotonic() - began
     rng = random.Random(os.getpid())
     kills = 0
     while kills < 8:
         process = start(tmp_path / "store")
         try:
-            process.wait(timeout=rng.uniform(0.1, 0.9) * whole)
+            process.communicate(timeout=rng.uniform(0.1, 0.9) * whole)
             break
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            process.communicate()
             kills += 1
-    last = start(tmp_path / "store")
-    assert last.wait() == 0, last.stderr.read()
+    finish(start(tmp_path / "store"))
     assert kills >= 2
     assert content(tmp_path / "store") == content(tmp_path / "straight")
