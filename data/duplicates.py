@@ -17,7 +17,7 @@ from data.stages import shards, unique
 from data.stages.select import EXCERPT, SAMPLES
 from data.stages.unique import Selected
 
-GROUP_BYTES = 128_000_000  # what one partition of a group is to receive
+GROUP_BYTES = 48_000_000  # what one partition of a group is to receive
 
 
 def exact(flow: Flow, last: Stage, selected: list[Selected], documents: int) -> Stage:
