@@ -1,0 +1,1 @@
+"""What to train next: laws, fits, intervals, and decisions from tables of runs."""
