@@ -184,6 +184,10 @@ class Pipeline:
 
     def _split(self, counters: dict[str, Any]) -> encode.Split:
         corpus, (documents, _) = self.corpus, _left(counters)
+        gone = counters["selected"]["dropped"] | counters["duplicates"]
+        reasons = ", ".join(f"{why} {count[0]:,}" for why, count in gone.items() if count[0])
+        print(f"{documents:,} documents stay" + (f"; dropped: {reasons}" if reasons else ""))
+        require(documents > 0, f"no document is left of those read: all went for {reasons}")
         how, why = corpus.split, "as asked for"
         if how == "auto":
             many = documents >= MANY_DOCUMENTS
@@ -191,7 +195,6 @@ class Pipeline:
             fewer = "" if many else f", fewer than {MANY_DOCUMENTS:,}"
             why = f"for there are {documents:,} documents{fewer}"
         print(f"split: {how}, {why}")
-        require(documents > 0, "no document is left: see why in the counts above, and relax that")
         counters["split"] = how
         return encode.Split(how, corpus.validation, corpus.seed)
 

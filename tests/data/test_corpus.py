@@ -226,6 +226,12 @@ def test_bad_input_is_one_sentence(tmp_path, texts, settings, sentence):
     assert not (tmp_path / "store" / store.MANIFEST).exists()
 
 
+def test_a_corpus_of_which_nothing_is_left_says_why(tmp_path):
+    settings = _corpus(tmp_path, clean=Clean(languages=("th",)))
+    with pytest.raises(InputError, match="no document is left of those read: all went for lang"):
+        _build(settings, tmp_path / "store")
+
+
 def test_nothing_need_be_held_out(tmp_path):
     _build(_corpus(tmp_path, validation=0.0), tmp_path / "store")
     built = store.open_store(tmp_path / "store")
