@@ -45,6 +45,7 @@ def recipe(folder: Path, tokenizer: str) -> Corpus:
         dedup=Dedup(exact=True, fuzzy=True, substrings=50),
         tokenizer=tokenizer,
         tokenizer_bytes=5_000_000,
+        shard_tokens=20_000_000,  # so that corpora of 100 MB have several, as large ones do
         split="documents",
         validation=0.05,
         documents=True,
