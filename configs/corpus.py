@@ -96,7 +96,8 @@ class Clean:
     max_probability: float = 0.5  # of that label
     allow_licences: tuple[str, ...] = ()  # globs; empty: all, also unknown ones
     deny_licences: tuple[str, ...] = ()
-    deny_domains: tuple[str, ...] = ()  # with those below them
+    allow_domains: tuple[str, ...] = ()  # with those below them; empty: all, also unknown ones
+    deny_domains: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for rule in self.rules:

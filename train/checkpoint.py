@@ -44,14 +44,12 @@ from train import lock, manifests
 FORMAT = 1  # of what this module writes
 STATE = "state"
 
-# Orbax logs the stack of every error that it raises; here one sentence reports it.
+# Here one sentence reports a failure. Orbax logs a stack for it, asyncio one for each other write
+# that fails and that Orbax does not ask for, and Python warns of writes that it does not begin.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
-# When one of its writes fails, asyncio logs those of the others that fail and that Orbax does not
-# ask for, and Python warns of those that it does not begin.
 logging.getLogger("asyncio").addFilter(lambda record: "orbax" not in record.getMessage())
 warnings.filterwarnings("ignore", "coroutine 'async_serialize", RuntimeWarning)
-# It closes its event loop too, which TensorStore goes on to call for each of the others, and Python
-# would print a stack for each of these calls.
+# Orbax closes its event loop, too: Python would print a stack for each call that TensorStore makes.
 _show = sys.unraisablehook
 sys.unraisablehook = lambda lost: (
     None if str(lost.exc_value) == "Event loop is closed" else _show(lost)

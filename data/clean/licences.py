@@ -9,8 +9,7 @@ import numpy as np
 
 from configs.corpus import Clean
 
-RULES = ("allow_licences", "deny_licences", "deny_domains")
-
+RULES = ("allow_licences", "deny_licences", "allow_domains", "deny_domains")
 
 _SCHEME = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
 # A dotted name or an address; a title, which some sources have in place of a URL, is neither.
@@ -24,14 +23,15 @@ def keep(
 
     Returns indices into RULES, int8 [documents], -1 for a document that is kept, and RULES; of
     several rules that drop a document the first is named. Globs match whole names of licences,
-    whatever their case. An unknown licence, "", is allowed only where allow_licences is empty. A
-    denied domain denies all below it.
+    whatever their case. An unknown licence or domain, "", is allowed only where the list of those
+    allowed is empty. A domain in a list stands for all below it.
     """
     failed = np.full(len(licences), -1, np.int8)
     names = [licence.strip().lower() for licence in licences]
     if clean.deny_domains:
-        denied = {domain(name) for name in clean.deny_domains} - {""}
-        failed[[not denied.isdisjoint(_above(domain(place))) for place in domains_or_urls]] = 2
+        failed[_among(domains_or_urls, clean.deny_domains)] = 3
+    if clean.allow_domains:
+        failed[~_among(domains_or_urls, clean.allow_domains)] = 2
     if clean.deny_licences:
         deny = _globs(clean.deny_licences)
         failed[[bool(name and deny.fullmatch(name)) for name in names]] = 1
@@ -54,6 +54,12 @@ def domain(url: str) -> str:
     except ValueError:  # half a bracket, an empty label
         return ""
     return host if _HOST.fullmatch(host) else ""
+
+
+def _among(places: Sequence[str], listed: Sequence[str]) -> np.ndarray:
+    """Which places lie in one of the domains listed, bool [places]."""
+    domains = {domain(name) for name in listed} - {""}
+    return np.array([not domains.isdisjoint(_above(domain(place))) for place in places], bool)
 
 
 def _above(host: str) -> list[str]:

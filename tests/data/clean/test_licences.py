@@ -93,3 +93,25 @@ def test_domains_with_those_below_them(place, denied):
 )
 def test_the_domain_of_a_url(url, expected):
     assert licences.domain(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("place", "kept"),
+    [
+        ("http://en.good.org/a", True),
+        ("good.org", True),
+        ("http://notgood.org/", False),
+        ("http://good.org.evil.com/", False),
+        ("", False),
+        ("a title", False),
+    ],
+)
+def test_only_allowed_domains_and_those_below_them_stay(place, kept):
+    found = verdicts([""], [place], allow_domains=("good.org",))
+    assert found == ([""] if kept else ["allow_domains"])
+
+
+def test_a_domain_may_be_allowed_but_for_a_part_of_it():
+    places = ["http://a.good.org/", "http://bad.good.org/", "http://else.com/"]
+    lists = {"allow_domains": ("good.org",), "deny_domains": ("bad.good.org",)}
+    assert verdicts([""] * 3, places, **lists) == ["", "deny_domains", "allow_domains"]
