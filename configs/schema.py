@@ -74,11 +74,30 @@ class Model:
     remat: Literal["none", "full", "dots", "attention"] = "none"  # what the backward pass keeps
     attention: Literal["auto", "xla", "xla_chunked", "cudnn", "splash"] = "auto"
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # parameters are always float32
+    parametrization: Literal["standard", "mup"] = "standard"  # mup: one rate for a whole family
+    base_width: int = 0  # mup: the width of the member whose optimizer settings these are
+    base_head_dim: int = 0  # mup: its head_dim; 0: the same (heads grow in number with the width)
+    base_layers: int = 0  # mup: its layers; 0: leave depth alone
 
     @property
     def padded_vocab(self) -> int:
         """Rows of the embedding table: vocab rounded up to a multiple of 128."""
         return -(-self.vocab // 128) * 128
+
+    @property
+    def width_ratio(self) -> float:
+        """How many times the base model's width this is; 1 but in muP."""
+        return self.width / (self.base_width or self.width)
+
+    @property
+    def head_ratio(self) -> float:
+        """How many times the base model's width of a head this is; 1 but in muP."""
+        return self.head_dim / (self.base_head_dim or self.head_dim) if self.head_dim else 1.0
+
+    @property
+    def depth_ratio(self) -> float:
+        """How many times the base model's layers these are; 1 but in depth-muP."""
+        return self.layers / (self.base_layers or self.layers)
 
     def __post_init__(self) -> None:
         for name in ("vocab", "context", "layers", "width", "heads"):
@@ -86,6 +105,7 @@ class Model:
         if self.kind == "transformer":
             self._fill_in()
             self._check_transformer()
+        self._check_parametrization()
         require(0 <= self.dropout < 1, f"model.dropout={self.dropout} must lie in [0, 1)")
         require(self.init_std > 0, f"model.init_std={self.init_std} must be positive")
         require(self.logit_softcap >= 0, "model.logit_softcap must be 0 (off) or positive")
@@ -124,6 +144,29 @@ class Model:
             not self.scan or self.layers % len(self.windows) == 0,
             f"model.layers={self.layers} is not a multiple of the {len(self.windows)} entries of "
             "model.windows: add layers, or set model.scan=false",
+        )
+
+    def _check_parametrization(self) -> None:
+        mup = self.parametrization == "mup"
+        for name in ("base_width", "base_head_dim", "base_layers"):
+            size = getattr(self, name)
+            require(
+                size == 0 or (mup and size > 0),
+                f"model.{name}={size} must be 0, or positive with model.parametrization=mup",
+            )
+        require(
+            not mup or self.base_width > 0,
+            "model.parametrization=mup needs model.base_width: the width that the learning rate "
+            "was found at",
+        )
+        require(
+            not mup or self.kind == "transformer",
+            f"model.parametrization=mup is not derived for model.kind={self.kind}: choose standard",
+        )
+        require(
+            self.base_layers == 0 or self.norm_order == "pre",
+            f"model.base_layers={self.base_layers} is derived for model.norm_order=pre only: set "
+            "it to 0",
         )
 
 
@@ -188,6 +231,7 @@ class Batch:
     size: int
     microbatch: int = 0  # windows at once, gradients accumulated over the rest; 0: all at once
     ramp: tuple[tuple[int, int], ...] = ()  # (until step, size) before the full size is reached
+    noise_scale: bool = False  # measure the gradient noise scale, from parts of the batch
 
     def __post_init__(self) -> None:
         require(min(self.sizes()) > 0, "batch.size and the sizes in batch.ramp must be positive")
@@ -315,6 +359,27 @@ class Checkpoints:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EarlyStop:
+    """Ending a run before its last update, by its evaluations: the first rule that holds does."""
+
+    target: float = 0.0  # nats a token: ends at a validation loss of at most this; 0: off
+    patience: int = 0  # evaluations in a row that lower the loss by no standard error; 0: off
+    min_gain: float = 0.0  # nats a token: ends if all that is left will likely gain less; 0: off
+
+    def __post_init__(self) -> None:
+        for name in ("target", "patience", "min_gain"):
+            require(
+                0 <= getattr(self, name) < math.inf,
+                f"early_stop.{name}={getattr(self, name)} must be positive, or 0 for off",
+            )
+
+    @property
+    def on(self) -> bool:
+        """Whether any rule is set."""
+        return self.target > 0 or self.patience > 0 or self.min_gain > 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """One training run."""
 
@@ -326,6 +391,7 @@ class Config:
     schedule: Schedule = field(default_factory=Schedule)
     evaluation: Evaluation = field(default_factory=Evaluation)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    early_stop: EarlyStop = field(default_factory=EarlyStop)
     seed: int = 0
     steps: int
     z_loss: float = 0.0  # weight of log(Z)^2, which keeps logits from drifting
@@ -340,6 +406,11 @@ class Config:
         require(
             self.schedule.warmup + self.schedule.decay <= self.steps,
             f"schedule.warmup + schedule.decay exceed steps={self.steps}",
+        )
+        require(
+            self.evaluation.every > 0 or not self.early_stop.on,
+            "early_stop goes by evaluations on the way, and evaluation.every=0 makes none before "
+            "the end: set it to a number of steps",
         )
 
 

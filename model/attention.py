@@ -1,7 +1,7 @@
 """Causal self-attention: one function, several backends, an explicit choice.
 
 Shapes: b batch, t query time, s key time, n heads, k key/value heads, g heads per key/value head,
-h head width. Queries are already scaled by nothing: every backend applies 1 / sqrt(h) itself.
+h head width. Every backend multiplies scores by 1 / sqrt(h) itself.
 
 A token sees the tokens of its own segment at or before it, at most `window` of them (itself
 included) when the window is not 0. Backends agree with `xla`, the reference, forward and backward.
@@ -97,6 +97,17 @@ def _obstacle(backend: str, config: Model, placement: Placement) -> str:
     return ""
 
 
+def scores(q_btnh: jax.Array, k_bskh: jax.Array) -> jax.Array:
+    """q k' / sqrt(h) in float32: [b, k, g, t, s]."""
+    b, t, n, h = q_btnh.shape
+    kv_heads = k_bskh.shape[2]
+    q_btkgh = q_btnh.reshape(b, t, kv_heads, n // kv_heads, h)
+    scores_bkgts = jnp.einsum(
+        "btkgh,bskh->bkgts", q_btkgh, k_bskh, preferred_element_type=jnp.float32
+    )
+    return scores_bkgts * h**-0.5
+
+
 def weigh(
     q_btnh: jax.Array, k_bskh: jax.Array, v_bskh: jax.Array, mask_bts: jax.Array
 ) -> jax.Array:
@@ -105,13 +116,7 @@ def weigh(
     mask_bts may have b = 1. Also the attention of decoding, where s is the cache's length.
     """
     b, t, n, h = q_btnh.shape
-    kv_heads = k_bskh.shape[2]
-    q_btkgh = q_btnh.reshape(b, t, kv_heads, n // kv_heads, h)
-    scores_bkgts = jnp.einsum(
-        "btkgh,bskh->bkgts", q_btkgh, k_bskh, preferred_element_type=jnp.float32
-    )
-    scores_bkgts = scores_bkgts * h**-0.5
-    scores_bkgts = jnp.where(mask_bts[:, None, None], scores_bkgts, MASKED)
+    scores_bkgts = jnp.where(mask_bts[:, None, None], scores(q_btnh, k_bskh), MASKED)
     weights_bkgts = jax.nn.softmax(scores_bkgts, axis=-1).astype(v_bskh.dtype)
     return jnp.einsum("bkgts,bskh->btkgh", weights_bkgts, v_bskh).reshape(b, t, n, h)
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from configs.schema import Model
 from model.inputs import Inputs
 from model.linear import linear
-from model.parameters import Parameter, declare_parameter
+from model.parameters import Kind, Parameter, declare_parameter, growth
 from model.placement import FSDP, TENSOR, Placement, split_dim
 
 LINEAR_OUTPUT = "linear_output"  # what remat="dots" keeps
@@ -25,10 +25,11 @@ def residual_std(config: Model) -> float | None:
     """Deviation of the matrices that write into the residual stream (Radford et al. 2019, 2.3).
 
     Each of the 2 * layers writes adds variance, hence 1 / sqrt(2 * layers); None is a zero start.
+    In depth-muP the blocks themselves are scaled by depth, and the base model's layers count.
     """
     if config.residual_init == "zero":
         return None
-    return config.init_std / math.sqrt(2 * config.layers)
+    return config.init_std / math.sqrt(2 * config.layers / config.depth_ratio)
 
 
 class Linear(nn.Module):
@@ -49,13 +50,15 @@ class Linear(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [b, t, *inputs] to [b, t, *outputs]."""
         rank = len(self.inputs)
+        grown = growth(self.config, self.axes[:rank]), growth(self.config, self.axes[rank:])
         kernel = Parameter(
             shape=self.inputs + self.outputs,
             axes=self.axes,
             kind="matrix",
             decay=True,
-            std=self.std,
+            std=None if self.std is None else self.std * grown[0] ** -0.5,
             matrix_axes=(tuple(range(rank)), tuple(range(rank, len(self.axes)))),
+            growth=grown,
         )
         weight = declare_parameter(self, "kernel", kernel)
         batch, into = x.shape[: x.ndim - rank], self.axes[rank:]
@@ -81,7 +84,8 @@ def vector(
     like: jax.Array,
 ) -> jax.Array:
     """A bias or scale in the dtype and rank of `like`: starts constant, never decays."""
-    spec = Parameter(shape=shape, axes=axes, kind="vector", decay=False, constant=constant)
+    grown = 1.0, growth(module.config, axes)
+    spec = Parameter(shape, axes, "vector", decay=False, constant=constant, growth=grown)
     value = declare_parameter(module, name, spec).astype(like.dtype)
     return value.reshape((1,) * (like.ndim - value.ndim) + value.shape)
 
@@ -145,19 +149,19 @@ class Embedding(nn.Module):
     def setup(self) -> None:
         """Declare the tables."""
         c = self.config
-        shape, axes = (c.padded_vocab, c.width), ("vocab", "width")
-        self.tokens = declare_parameter(
-            self, "tokens", Parameter(shape, axes, "embedding", decay=True, std=c.init_std)
-        )
+
+        def table(name: str, rows: int, axis: str, kind: Kind) -> jax.Array:
+            shape, axes = (rows, c.width), (axis, "width")
+            wider = growth(c, ("width",))
+            grown = (wider, 1.0) if kind == "head" else (1.0, wider)
+            spec = Parameter(shape, axes, kind, decay=True, std=c.init_std, growth=grown)
+            return declare_parameter(self, name, spec)
+
+        self.tokens = table("tokens", c.padded_vocab, "vocab", "embedding")
         if not c.tied:
-            self.output = declare_parameter(
-                self, "output", Parameter(shape, axes, "head", decay=True, std=c.init_std)
-            )
+            self.output = table("output", c.padded_vocab, "vocab", "head")
         if c.kind == "transformer" and c.positions == "learned":
-            table = Parameter(
-                (c.context, c.width), ("context", "width"), "embedding", decay=True, std=c.init_std
-            )
-            self.positions = declare_parameter(self, "positions", table)
+            self.positions = table("positions", c.context, "context", "embedding")
 
     def embed(self, inputs: Inputs) -> jax.Array:
         """Vectors for token ids, in the compute dtype; positions matter only when learned."""

@@ -33,6 +33,8 @@ def logits(config: Model, x_bcd: jax.Array, head_vd: jax.Array) -> jax.Array:
 
 def _score(config: Model, z_bcv: jax.Array, first: jax.Array | int) -> jax.Array:
     """The scores that products with the ids from `first` on stand for."""
+    if config.width_ratio != 1:  # muP: a sum of that many more terms
+        z_bcv = z_bcv / config.width_ratio
     if config.logit_softcap:
         z_bcv = config.logit_softcap * jnp.tanh(z_bcv / config.logit_softcap)
     if config.padded_vocab > config.vocab:

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 
 from configs.schema import Model
 from model import lstm, transformer
-from model.attention import choose
+from model.attention import choose, scores
 from model.inputs import Inputs, Targets, split, token_keys
+from model.layers import Embedding, FeedForward
 from model.loss import Sums, cross_entropy, logits
 from model.parameters import Declared, Parameter
 from model.pipeline import share, unshare
@@ -129,6 +130,41 @@ def apply(config: Model, params: Params, inputs: Inputs) -> jax.Array:
     return logits(config, x_btd, head_vd)
 
 
+def activations(config: Model, params: Params, inputs: Inputs) -> dict[str, jax.Array]:
+    """What flows through a transformer with unrolled layers, to look at.
+
+    Returns:
+        By name: "embedding", what the first layer reads, [b, t, d]; "stream", the residual stream
+        after each layer, and "attention" and "ffn", what these wrote, [l, b, t, d]; "scores", what
+        goes into the softmax of attention for each token and those before it, [l, b, k, g, pairs];
+        "logits" [b, t, vocab].
+    """
+    network = _network(config, here())
+    wanted = (transformer.Block, transformer.Attention, FeedForward, Embedding)
+    (x_btd, head_vd, _), kept = network.apply(
+        {"params": params},
+        inputs,
+        None,
+        mutable=["intermediates"],
+        capture_intermediates=lambda module, name: (
+            isinstance(module, wanted) and name in ("__call__", "embed")
+        ),
+    )
+    layers = [kept["intermediates"][f"layer_{i}"] for i in range(config.layers)]
+    attended = [layer["attention"] for layer in layers]
+    later, earlier = jnp.tril_indices(inputs.tokens_bt.shape[1])
+    return {
+        "embedding": kept["intermediates"]["embedding"]["embed"][0],
+        "stream": jnp.stack([layer["__call__"][0][0] for layer in layers]),
+        "attention": jnp.stack([layer["__call__"][0][0] for layer in attended]),
+        "ffn": jnp.stack([layer["ffn"]["__call__"][0] for layer in layers]),
+        "scores": jnp.stack(
+            [scores(a["queries"][0], a["keys"][0])[..., later, earlier] for a in attended]
+        ),
+        "logits": logits(config, x_btd, head_vd)[..., : config.vocab],
+    }
+
+
 def start_cache(config: Model, batch: int, length: int) -> Cache:
     """An empty memory for `batch` rows of up to `length` tokens."""
     if config.kind == "lstm":
@@ -168,6 +204,7 @@ __all__ = [
     "Declarations",
     "Parameter",
     "Params",
+    "activations",
     "apply",
     "attention_backend",
     "declare",

@@ -6,6 +6,7 @@ optimizer groups and counts all derive from the tree of these declarations.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +15,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
+
+from configs.schema import Model
 
 Kind = Literal["embedding", "head", "matrix", "vector"]
 
@@ -31,6 +34,8 @@ class Parameter:
         std: standard deviation of its normal initializer, or None for a constant.
         constant: the initial value when std is None.
         matrix_axes: for a matrix, the input dimensions and the output dimensions.
+        growth: how many times the base model's its inputs and its outputs are, in muP (see
+            `growth`); the optimizer's rates follow from it.
     """
 
     shape: tuple[int, ...]
@@ -40,6 +45,7 @@ class Parameter:
     std: float | None = None
     constant: float = 0.0
     matrix_axes: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    growth: tuple[float, float] = (1.0, 1.0)
 
     def initial(self, key: jax.Array) -> jax.Array:
         """Draw the initial float32 value."""
@@ -84,6 +90,17 @@ class Declared(nn.meta.AxisMetadata):
             matrix_axes=_renumber(old, lambda dim: dim - (dim > index)),
         )
         return Declared(self.value, single)
+
+
+def growth(config: Model, axes: tuple[str, ...]) -> float:
+    """How many times as many entries these logical axes have as in the base model of muP.
+
+    Feed-forward width and the number of all heads together are taken to grow with the width.
+    """
+    heads = config.width_ratio / config.head_ratio
+    wider = dict.fromkeys(("width", "channels", "ffn"), config.width_ratio)
+    ratios = {**wider, "heads": heads, "kv_heads": heads, "head_dim": config.head_ratio}
+    return math.prod(ratios.get(axis, 1.0) for axis in axes)
 
 
 def _renumber(

@@ -75,6 +75,10 @@ class Attention(nn.Module):
         if c.positions == "rotary":
             q_btnh = rotate(q_btnh, inputs.positions_bt, c.rotary_base)
             k_btkh = rotate(k_btkh, inputs.positions_bt, c.rotary_base)
+        if c.head_ratio != 1:  # muP: 1 / h, since queries and keys come to agree as they learn
+            q_btnh = q_btnh * c.head_ratio**-0.5
+        self.sow("intermediates", "queries", q_btnh)  # nothing, but where someone looks
+        self.sow("intermediates", "keys", k_btkh)
         if past is None:
             read_btnh = attention(
                 q_btnh,
@@ -110,6 +114,10 @@ class Block(nn.Module):
     """Attention, then feed-forward, each added to the residual stream.
 
     Pre-norm (Radford et al. 2019): x + f(norm(x)). Post-norm (Vaswani et al. 2017): norm(x + f(x)).
+    Depth-muP divides f by the ratio of layers to the base's: CompleteP (Dey et al. 2025,
+    arXiv:2505.01618, alpha = 1), in which rates stay as they are. With the root of the ratio
+    (alpha = 1/2, Yang et al. 2023, arXiv:2310.02244) rates would have to fall with depth too, and
+    what a block learns would become linear in its weights.
     """
 
     config: Model
@@ -128,6 +136,8 @@ class Block(nn.Module):
         ffn_norm = Norm(c, c.norm, name="ffn_norm")
 
         def drop(y_btd: jax.Array, number: int) -> jax.Array:
+            if c.depth_ratio != 1:  # depth-muP: what all layers add up to stays the same
+                y_btd = y_btd / c.depth_ratio
             return dropout(y_btd, c.dropout, inputs.keys_bt, 2 * layer + number)
 
         if c.norm_order == "pre":

@@ -2,7 +2,7 @@
 
 Every optimizer is the same chain:
 
-    clip the gradient by its global norm -> update rule -> add weight decay -> times -rate
+    clip the gradient by its global norm -> update rule -> muP -> add weight decay -> times -rate
 
     g gradient, w parameter, m and v running averages (they start at 0), b1 and b2 the betas,
     e epsilon, m^ = m / (1 - b1^k) and v^ = v / (1 - b2^k) in the k-th update
@@ -20,8 +20,27 @@ Every optimizer is the same chain:
 
 Weight decay is decoupled (Loshchilov & Hutter 2019): rate * weight_decay * w is subtracted from the
 parameters whose declaration says that they decay, whatever the rule.
+
+With model.parametrization=mup an update is multiplied by what keeps its effect on the activations
+that of the base model. i and o are how many times the base model's a parameter's inputs and outputs
+are (model.Parameter.growth); both are the ratio of widths in a matrix of a block.
+
+                                embedding, vector     head      matrix
+    sgd                         o                     i         o / i
+    adam(w), rmsprop, lion      1                     1         1 / i
+    muon                        as adam               as adam   spectral norm as sqrt(o / i)
+
+The first two rows are table 8 of Yang et al. 2022 (Tensor Programs V, arXiv:2203.03466), which also
+divides the logits by the width (model/loss.py); Lion's update has, like Adam's, entries of size 1.
+Muon's follows from condition 1 of Yang et al. 2023 (arXiv:2310.17813): the spectral norm of an
+orthogonal update is its factor. Weight decay is outside of it: rate * weight_decay is the same for
+all widths, so that a weight forgets within the same number of updates (Wortsman et al. 2023,
+arXiv:2309.14322; Wang & Aitchison 2024, arXiv:2405.13698). Adam's epsilon falls as gradients do,
+with width and depth (Dey et al. 2025, arXiv:2505.01618, table 1); depth asks for nothing else where
+updates have a size of their own, but sgd's would have to grow: it is refused.
 """
 
+import dataclasses
 import math
 from typing import Any
 
@@ -30,6 +49,7 @@ import optax
 from jax.sharding import Mesh
 
 from configs.schema import Config, Optimizer, require
+from model import Parameter
 from train.muon import scale_by_muon
 from train.schedules import schedule
 
@@ -46,7 +66,7 @@ def build(
     Args:
         config: `optimizer`, `schedule` and `steps` are read.
         declarations: a tree with the structure of the parameters whose leaves are
-            `model.Parameter`; `decay`, `kind` and `matrix_axes` are read.
+            `model.Parameter`; `decay`, `kind`, `matrix_axes` and `growth` are read.
         mesh: the devices that share what work an update makes beyond adding up, where there are
             several.
 
@@ -57,7 +77,7 @@ def build(
     Raises:
         InputError: a setting that the chosen optimizer does not have.
     """
-    settings = config.optimizer
+    settings, network = config.optimizer, config.model
     require(
         settings.name != "adam" or settings.weight_decay == 0,
         f"optimizer.weight_decay={settings.weight_decay} has no effect with optimizer.name=adam: "
@@ -68,9 +88,21 @@ def build(
         f"optimizer.rest_learning_rate={settings.rest_learning_rate} has no effect with "
         f"optimizer.name={settings.name}: choose muon, or set it to 0",
     )
+    require(
+        settings.name != "adafactor" or network.parametrization == "standard",
+        "optimizer.name=adafactor sets rates by the size of the parameters, for which "
+        "model.parametrization=mup is not derived: choose another of the two",
+    )
+    require(
+        settings.name != "sgd" or network.base_layers == 0,
+        f"model.base_layers={network.base_layers} is not derived for optimizer.name=sgd: choose "
+        "another optimizer, or set it to 0",
+    )
+    smaller = network.width_ratio * network.depth_ratio  # are the gradients, in muP
+    settings = dataclasses.replace(settings, epsilon=settings.epsilon / smaller)
     return optax.chain(
         _clip(settings),
-        _rule(settings, declarations, mesh),
+        _for_width(settings, declarations, _rule(settings, declarations, mesh)),
         _decay(settings, declarations),
         _relative_rates(settings, declarations),
         optax.scale_by_learning_rate(schedule(config)),
@@ -102,6 +134,37 @@ def _rule(
         case "muon":
             rules = {"matrix": _muon(settings, declarations, mesh), "rest": _adam(settings)}
             return optax.partition(rules, _groups(declarations))
+
+
+def _for_width(
+    settings: Optimizer, declarations: Any, rule: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """The rule with its updates in muP's sizes; its state is the same."""
+    factors = jax.tree.map(lambda parameter: width_factor(settings.name, parameter), declarations)
+    if all(factor == 1 for factor in jax.tree.leaves(factors)):
+        return rule
+
+    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = rule.update(gradients, state, params)
+        return jax.tree.map(lambda update, factor: factor * update, updates, factors), state
+
+    return optax.GradientTransformation(rule.init, update)
+
+
+def width_factor(name: str, parameter: Parameter) -> float:
+    """What muP multiplies a parameter's updates by, see above; 1 in the base model."""
+    wider_in, wider_out = parameter.growth
+    if name == "sgd":
+        return wider_in if parameter.kind == "head" else wider_out / wider_in
+    if parameter.kind != "matrix":
+        return 1.0
+    if name != "muon":
+        return 1 / wider_in
+    inputs, outputs = (
+        math.prod(parameter.shape[dim] for dim in side) for side in parameter.matrix_axes
+    )
+    now, base = max(inputs, outputs), max(inputs / wider_in, outputs / wider_out)
+    return math.sqrt(wider_out / wider_in * base / now)
 
 
 def _adam(settings: Optimizer) -> optax.GradientTransformation:
