@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from configs.schema import Config
+from train import noise
 from train.metrics import Console, Meter, Row, Sinks, duration, quantity
 from train.report import evaluation_line
 from train.step import Metrics
@@ -48,6 +49,7 @@ class Logbook:
         self._flops_per_token = run["flops_per_token"][CONVENTION]
         self._peak = run["peak"]["flops"] * run["devices"]["count"]
         self._waiting: tuple[int, Metrics] | None = None
+        self._noise: dict[str, list[float]] = {name: [] for name in noise.METRICS}
 
     def add(self, step: int, metrics: Metrics) -> None:
         """Note a step that has just been dispatched, and report the one before it."""
@@ -65,6 +67,7 @@ class Logbook:
         (step, metrics), self._waiting = self._waiting, None
         values: dict[str, float] = {k: v.item() for k, v in jax.device_get(metrics).items()}
         values |= {name: int(values[name]) for name in COUNTED}
+        self._note_noise(values)
         self.meter.finished(step)
         every = self._config.log_every
         skipped = values["skipped"]
@@ -95,8 +98,22 @@ class Logbook:
         """Close the files."""
         self._sinks.close()
 
+    def _note_noise(self, values: dict[str, float]) -> None:
+        """Keep the noise estimates of an update for the next row, which holds their means.
+
+        A single estimate says little, and those of skipped updates or of a batch of one part, which
+        are not finite, say nothing.
+        """
+        for name, kept in self._noise.items():
+            if math.isfinite(values.get(name, math.nan)) and not values["skipped"]:
+                kept.append(values[name])
+            if name in values:
+                values[name] = sum(kept) / len(kept) if kept else math.nan
+
     def _report(self, step: int, values: dict[str, float]) -> None:
         seconds = self.meter.lap()
+        for kept in self._noise.values():
+            kept.clear()
         batch_tokens = self._config.batch.size_at(step - 1) * self._config.model.context
         speed = batch_tokens / seconds
         mfu = speed * self._flops_per_token / self._peak

@@ -27,7 +27,10 @@ FORMAT = 1  # of run.json and metrics.jsonl
 
 # What may differ when a run goes on: none of it touches the parameters, the mesh but by rounding.
 # Where the store lies is one of them, because its fingerprint says whether it is the same store.
-FREE = ("log_every", "evaluation.", "checkpoints.", "mesh.", "data.path")
+FREE = (
+    *("log_every", "evaluation.", "checkpoints.", "early_stop.", "mesh.", "data.path"),
+    "batch.noise_scale",
+)
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 

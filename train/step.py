@@ -16,6 +16,7 @@ from configs.schema import Config
 from model.loss import Sums
 from parallel.mesh import ROWS
 from parallel.rules import placement, specs, summed_over
+from train import noise
 from train.optimizers import build
 from train.schedules import schedule
 from train.state import State, shardings
@@ -36,8 +37,12 @@ def make_step(
     Returns:
         A jitted function of the state (donated) and a batch to the new state and float32 scalars:
         loss (nats a target, without z-loss), accuracy, targets, gradient_norm (before clipping),
-        learning_rate, skipped and skipped_total.
+        learning_rate, skipped and skipped_total; with batch.noise_scale also noise.METRICS.
+
+    Raises:
+        InputError: the noise scale is asked for, and the batch has no parts to compare.
     """
+    noise.check(config, mesh)
     optimizer = build(config, model.declare(config.model), mesh)
     rate = schedule(config)
     gradients_of = make_gradients(config, eod, mesh)
@@ -66,6 +71,8 @@ def make_step(
             "skipped": skipped,
             "skipped_total": skipped_total,
         }
+        if config.batch.noise_scale:
+            metrics |= noise.estimates(sums, norm)
         metrics = {name: value.astype(jnp.float32) for name, value in metrics.items()}
         return State(state.step + 1, params, moments, skipped, skipped_total), metrics
 
@@ -80,6 +87,7 @@ def make_gradients(config: Config, eod: int, mesh: Mesh) -> Callable[..., tuple[
     """
     declarations = model.declare(config.model)
     place = placement(config, mesh, config.batch.microbatch)
+    of_part = noise.part_sums(mesh, declarations) if config.batch.noise_scale else None
 
     def loss(
         params: model.Params, window_bt: jax.Array, key: jax.Array, rows_b: jax.Array
@@ -101,13 +109,14 @@ def make_gradients(config: Config, eod: int, mesh: Mesh) -> Callable[..., tuple[
     ) -> tuple[Any, Sums]:
         # A pipeline takes all microbatches at once, one after the other.
         at_once = len(window_bt) if place.stage > 1 else place.microbatch
-        gradients, sums = accumulate(loss, params, window_bt, rows_b, at_once, key)
+        gradients, sums = accumulate(loss, params, window_bt, rows_b, at_once, key, of_part)
         if mesh.size == 1:
             return gradients, sums
         gradients = jax.tree.map(
             lambda g, declared: jax.lax.psum(g, summed_over(declared)), gradients, declarations
         )
-        return gradients, jax.lax.psum(sums, ROWS)
+        parts = {name: sums.pop(name) for name in noise.SUMS if name in sums}
+        return gradients, jax.lax.psum(sums, ROWS) | jax.lax.psum(parts, noise.REPLICAS)
 
     mapped = share
     if mesh.size > 1:
@@ -133,10 +142,12 @@ def accumulate(
     rows_b: jax.Array,
     microbatch: int,
     key: jax.Array,
+    of_part: Callable[[Any, jax.Array], Sums] | None = None,
 ) -> tuple[Any, Sums]:
     """Sums of gradients and of losses over the windows, one microbatch at a time.
 
-    Sums and weights stay apart, so that microbatches with few targets do not count for more.
+    Sums and weights stay apart, so that microbatches with few targets do not count for more. What
+    `of_part` makes of each microbatch's gradients and weight is summed with the losses.
     """
     gradient = jax.grad(loss, has_aux=True)
 
@@ -144,9 +155,16 @@ def accumulate(
         window_mt, rows_m = part
         gradients, sums = gradient(params, window_mt, key, rows_m)
         sums = {name: jnp.sum(sum_m) for name, sum_m in sums.items()}
-        return jax.tree.map(jnp.add, total, (gradients, sums)), None
+        added = jax.tree.map(jnp.add, total[0], gradients)
+        if of_part:
+            # From what was added: a second reader of the gradients would have XLA sum them in
+            # another order, and measuring must not change what is trained.
+            part = jax.tree.map(jnp.subtract, jax.lax.optimization_barrier(added), total[0])
+            sums |= of_part(part, sums["weight"])
+        return (added, jax.tree.map(jnp.add, total[1], sums)), None
 
-    zeros = {name: jnp.zeros(()) for name in ("loss", "weight", "correct")}
+    names = ("loss", "weight", "correct", *(noise.SUMS if of_part else ()))
+    zeros = {name: jnp.zeros(()) for name in names}
     start = (jax.tree.map(jnp.zeros_like, params), zeros)
     count = len(window_bt) // microbatch
     if count == 1:

@@ -2,12 +2,18 @@
 
 import csv
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from configs.schema import InputError
 from scaling import batch
+from scaling.batch.run import measure
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class TestTrade:
@@ -149,3 +155,95 @@ class TestNoiseScale:
             batch.noise_scale(np.full(40, np.nan), np.ones(40))
         with pytest.raises(InputError, match="rising"):
             batch.noise_estimates(np.ones(2), np.ones(2), 64, 64)
+
+
+class TestRun:
+    """A run whose noise scale is 5000 tokens at a loss of 4 and rises as loss^-3."""
+
+    context, windows, every = 100, 20, 10
+
+    def truth(self, loss):
+        return 5000 * (loss / 4) ** -3
+
+    def write(self, place, rows=200, seed=0, spread=0.5):
+        """Estimates that scatter by `spread`, each the mean of `every` updates."""
+        rng = np.random.default_rng(seed)
+        place.mkdir()
+        (place / "config.json").write_text(json.dumps({"model": {"context": self.context}}))
+        size = self.context * self.windows
+        with (place / "metrics.jsonl").open("w") as file:
+            print(json.dumps({"kind": "event", "event": "started", "step": 0}), file=file)
+            for number in range(1, rows + 1):
+                loss, step = 4 * number**-0.1, number * self.every
+                row = {"kind": "train", "step": step, "tokens": step * size, "loss": loss}
+                signal = loss**2 * (1 + spread * rng.standard_normal())
+                noise = self.truth(loss) * loss**2 * (1 + spread * rng.standard_normal() / 3)
+                row |= {"targets": size, "gradient_signal": signal, "gradient_noise": noise}
+                print(json.dumps(row), file=file)
+            print('{"kind": "train", "st', file=file)
+        return str(place)
+
+    def test_stretches_recover_a_noise_scale_that_grows(self, tmp_path):
+        found = measure(self.write(tmp_path / "run", spread=0.2))
+        assert [each.updates for each in found.stretches] == [500] * 4
+        assert (found.stretches[0].first_step, found.stretches[-1].last_step) == (1, 2000)
+        for each in found.stretches[1:]:  # in the first it moves by half
+            assert each.noise.value == pytest.approx(self.truth(each.loss), rel=0.1)
+            assert each.interval[1] / each.interval[0] < 1.3
+        assert found.growth == pytest.approx(-3, abs=0.5)
+        assert found.window == self.context
+
+    def test_intervals_cover(self, tmp_path):
+        """The truth, where it stands nearly still, about as often as they say: 95 %."""
+        inside = []
+        for seed in range(60):
+            found = measure(self.write(tmp_path / str(seed), seed=seed)).stretches[1:]
+            inside += [s.interval[0] < self.truth(s.loss) < s.interval[1] for s in found]
+        assert 0.9 < np.mean(inside) < 0.99
+
+    def test_the_trade_is_that_of_the_stretches(self, tmp_path):
+        """The run itself lies on its own curve; and at B_crit both are twice the least."""
+        found = measure(self.write(tmp_path / "run", spread=0.0))
+        size = self.context * self.windows
+        assert found.steps_min + found.data_min / size == pytest.approx(2000)
+        assert found.critical == pytest.approx(found.data_min / found.steps_min)
+        low, high = (found.stretches[i].noise.value for i in (0, -1))
+        assert low < found.critical < high
+        assert found.suggested == round(found.critical / self.context)
+        for steps, data, at in found.trades():
+            assert steps * at.batch == pytest.approx(data)
+            parts = (steps / found.steps_min - 1) * (data / found.data_min - 1)
+            assert parts == pytest.approx(1)
+
+    def test_a_weak_signal_makes_fewer_stretches(self, tmp_path):
+        assert len(measure(self.write(tmp_path / "run", spread=4.0)).stretches) < 4
+
+    def test_command(self, tmp_path):
+        out = tmp_path / "batch.json"
+        place = self.write(tmp_path / "run")
+        command = [sys.executable, "-m", "scaling.batch", f"--workdir={place}", f"--json={out}"]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(out.read_text())
+        assert found["critical"] == measure(place).critical
+        assert len(found["trades"]) == 5
+        assert f"batch.size={found['suggested_windows']}" in done.stdout
+        done = subprocess.run(
+            [*command[:3], f"--workdir={tmp_path}"], cwd=REPOSITORY, capture_output=True, text=True
+        )
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert "no run directory" in done.stderr
+
+    def test_refusals(self, tmp_path):
+        with pytest.raises(InputError, match="8 are needed"):
+            measure(self.write(tmp_path / "short", rows=5))
+        with pytest.raises(InputError, match="lost in its noise"):
+            measure(self.write(tmp_path / "weak", rows=9, spread=40.0))
+        place = tmp_path / "off"
+        self.write(place)
+        for name in ("gradient_signal", "gradient_noise"):
+            text = (place / "metrics.jsonl").read_text()
+            (place / "metrics.jsonl").write_text(text.replace(name, "other"))
+        with pytest.raises(InputError, match=r"batch\.noise_scale=true"):
+            measure(str(place))
