@@ -1,10 +1,14 @@
-"""The published scaling laws by name; `scaling.laws_form` says how to declare one's own."""
+"""The published scaling laws by name; `scaling.laws_form` says how to declare one's own.
+
+Laws of whole learning-rate schedules (momentum, Multi-Power) read no columns: scaling/annealing.py.
+"""
 
 from collections.abc import Mapping
 
 import numpy as np
 
 from configs.schema import require
+from scaling.laws_annealing import ANNEALED
 from scaling.laws_curves import CRITICAL_BATCH, DOWNSTREAM, JOINT, M1, M2, M3, M4, POWER
 from scaling.laws_form import Columns, Law, Parameter, coefficient, exponent, power, scale
 from scaling.laws_loss import (
@@ -20,6 +24,7 @@ from scaling.laws_loss import (
 )
 
 __all__ = [
+    "ANNEALED",
     "CHINCHILLA",
     "CRITICAL_BATCH",
     "DOWNSTREAM",
@@ -69,6 +74,7 @@ LAWS: Mapping[str, Law] = {
         JOINT,
         POWER,
         DOWNSTREAM,
+        ANNEALED,
     )
 }
 

@@ -29,6 +29,7 @@ from train.samples import write_sample
 from train.signals import StopRequest, stop_on_signal
 from train.state import State, abstract, create
 from train.step import make_evaluation, make_step
+from train.stopping import EarlyEnd
 
 DONE = 0
 NOT_FINITE = 3
@@ -48,6 +49,7 @@ class Run(NamedTuple):
     log: Logbook
     profiler: Profiler
     poll: agreement.Poll  # of the signals that the processes got
+    early: EarlyEnd
 
 
 def train(
@@ -76,9 +78,12 @@ def train(
             )
         mesh = make_mesh(config)
         state, first, seconds = _first_state(config, mesh, checkpoints, resumed)
-        if first >= config.steps:
+        validation = bool(store and store.tokens(VALIDATION))
+        early = EarlyEnd(config, workdir / METRICS, first, validation)
+        if first >= config.steps or early.reason:
             if agreement.is_first():
-                console.say(f"the run in {workdir} is complete\n\n{report(workdir)}")
+                why = "" if first >= config.steps else f", stopped early: {early.reason}"
+                console.say(f"the run in {workdir} is complete{why}\n\n{report(workdir)}")
             return DONE
         facts = setup.describe(config, store, mesh, device_peak(config.model.compute_dtype))
         with writing(workdir):
@@ -102,6 +107,7 @@ def train(
             log,
             Profiler(workdir / TENSORBOARD, profile if agreement.is_first() else None),
             agreement.Poll(mesh),
+            early,
         )
         log.event(first, "resumed" if resumed else "started", changes=changes)
         try:
@@ -152,7 +158,8 @@ def _updates(run: Run, state: State, first: int, stop: StopRequest) -> tuple[int
         if evaluating or saving:
             run.log.flush()
             loss = _evaluate(run, step, state.params) if evaluating else None
-            if saving:
+            stopping = _ends_early(run, step) or stopping
+            if saving or stopping:
                 _save(run, step, state, loss)
             if evaluating and run.store:
                 tokenizer = run.store.tokenizer()
@@ -173,7 +180,16 @@ def _evaluate(run: Run, step: int, params: model.Params) -> float | None:
         return None
     result = evaluate(run.config, run.store, params, run.window_sums, run.mesh)
     run.log.evaluation(step, result)
+    run.early.add(step, result)
     return result["loss"]
+
+
+def _ends_early(run: Run, step: int) -> bool:
+    """Whether the evaluations end the run, written down before the checkpoint that seals it."""
+    if not run.early.reason or step == run.config.steps:
+        return False
+    run.log.event(step, "stopped_early", reason=run.early.reason)
+    return True
 
 
 def _save(run: Run, step: int, state: State, validation_loss: float | None) -> None:
@@ -184,12 +200,15 @@ def _save(run: Run, step: int, state: State, validation_loss: float | None) -> N
 
 def _close(run: Run, step: int, asked: int) -> int:
     """Say how it ended and where everything lies."""
-    if step < run.config.steps:
+    if step < run.config.steps and not run.early.reason:
         name = signal.Signals(asked).name
         run.log.event(step, "stopped", signal=name)
         run.log.console.say(f"{name}: saved step {step} in {run.workdir}; the same command goes on")
         return STOPPED
-    run.log.event(step, "finished")
+    if step < run.config.steps:
+        run.log.console.say(f"stopped early at step {step}: {run.early.reason}")
+    else:
+        run.log.event(step, "finished")
     if agreement.is_first():
         run.log.console.say("\n" + report(run.workdir))
     return DONE

@@ -27,6 +27,8 @@ def simulated(law: Law, truth: dict[str, float], noise: float, n: int = 120):
     if "width" in law.symbols:
         columns["width"] = 10 ** random.uniform(2, 4, n)
         columns["depth"] = 10 ** random.uniform(0.5, 2, n)
+    if "felt" in law.symbols:
+        columns["felt"] = random.uniform(1, 2, n)
     observed = law.predict(truth, columns) * np.exp(noise * random.standard_normal(n))
     return {**columns, law.observed: observed}
 
@@ -51,6 +53,7 @@ TRUTHS = {
     "joint": {"log_K": 3.0, "a_N": -0.05, "a_D": -0.08, "a_C": -0.03},
     "downstream": {"epsilon": 0.75, "k": 2.0, "gamma": 0.9},
     "power": {"log_K": 2.0, "a": 0.47},
+    "annealed": {"L0": 3.0, "A": 30.0, "alpha": 0.3, "B": 0.5},
 }
 
 

@@ -1,0 +1,1 @@
+"""A run watched: how it will end, what more of it gains, and whether that is worth it."""
