@@ -5,6 +5,7 @@ whose answer would be wrong are of severity "refuse": `refuse` raises them. Chec
 rows look like among the others are in scaling/suspects.py.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 import numpy as np
@@ -329,7 +330,9 @@ def fitted(
     """Findings on what a fit returned: a parameter at its bound, or alpha = beta."""
     for name, value in parameters.items():
         for bound in ((lower or {}).get(name), (upper or {}).get(name)):
-            if bound is not None and abs(value - bound) <= 1e-6 * max(1.0, abs(bound)):
+            if bound is None or not math.isfinite(bound):
+                continue
+            if abs(value - bound) <= 1e-6 * max(1.0, abs(bound)):
                 floor = name == "E" and bound == (lower or {}).get(name)
                 yield Finding(
                     "at_bound",

@@ -2,8 +2,9 @@
 
     python -m scaling.predict --fit=fit.json --at="N=7e9,D=2e12" --json=prediction.json
 
-The interval joins what the rows leave open with the scatter around the law. It holds as far as the
-law does: far beyond the rows every law so far was off by some percent.
+The prediction averages over forms of the law, and is moved and its interval widened by what a
+backtest within the fit's own table shows (scaling/calibration.py). The interval of the bootstrap,
+which holds if the law does, stands beside it.
 """
 
 from absl import flags
@@ -11,7 +12,7 @@ from absl import flags
 from configs.flags import main
 from configs.schema import InputError
 from scaling import record
-from scaling.uncertainty import predict
+from scaling.calibration import forecast
 
 _FIT = flags.DEFINE_string("fit", None, "the file that scaling.fit wrote")
 _AT = flags.DEFINE_string("at", None, 'where, such as "N=7e9,D=2e12"')
@@ -27,11 +28,27 @@ def run() -> None:
         raise InputError('nowhere to predict: give a place, as in --at="N=7e9,D=2e12"')
     fit, draws = record.load(_FIT.value)
     at = record.places(_AT.value, "at")
-    found = predict(fit, at, draws, _LEVEL.value)
+    tested = record.load_backtest(_FIT.value)
+    found = forecast(fit, at, _LEVEL.value, draws=draws, tested=tested)
     print(f"{fit.law.observed} at {_AT.value}: {found.point:.5g}, ", end="")
     print(f"{_LEVEL.value:.0%}: {found.lower:.5g} to {found.upper:.5g}\n{found.why}")
-    values = {"prediction": found.point, "lower": found.lower, "upper": found.upper}
-    record.write(_JSON.value, "json", values | {"why": found.why, "at": at, "level": _LEVEL.value})
+    print(f"if the law held: {found.plain.lower:.5g} to {found.plain.upper:.5g}")
+    if found.warning:
+        print(f"warn: {found.warning}")
+    values = {
+        "prediction": found.point,
+        "lower": found.lower,
+        "upper": found.upper,
+        "why": found.why,
+        "plain_lower": found.plain.lower,
+        "plain_upper": found.plain.upper,
+        "ratio": found.ratio,
+        "backtested_ratio": found.backtested_ratio,
+        "warning": found.warning,
+        "at": at,
+        "level": _LEVEL.value,
+    }
+    record.write(_JSON.value, "json", values)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import numpy as np
 
 from configs.schema import InputError, require
 from scaling import laws
+from scaling.backtest import Backtest
 from scaling.fit import Fit, Minimum
 from scaling.suspects import Finding
 from scaling.uncertainty import Bootstrap, Profile
@@ -23,10 +24,12 @@ def to_json(
     profiles: Collection[Profile],
     findings: Collection[Finding],
     read: dict[str, Any],
+    tested: Backtest | None = None,
 ) -> dict[str, Any]:
     """Plain values: the fit, how sure it is, what was said of its table, and the rows themselves.
 
-    `read` says how the table was read. Without resamples standard errors and intervals are empty.
+    `read` says how the table was read. Without resamples standard errors and intervals are empty;
+    without `tested` there is no backtest, and scaling.predict makes one from the rows.
     """
     return {
         "format": FORMAT,
@@ -58,6 +61,7 @@ def to_json(
             for f in findings
         ],
         "read": read,
+        "backtest": _backtest(tested) if tested else None,
         "table": {name: values.tolist() for name, values in fit.table.items()},
         "weights": fit.weights.tolist(),
         "draws": {name: values.tolist() for name, values in draws.draws.items()} if draws else {},
@@ -65,8 +69,35 @@ def to_json(
     }
 
 
-def load(path: str) -> tuple[Fit, Bootstrap | None]:
-    """The fit in a file, and its resamples. Raises InputError for a file that holds none."""
+def _backtest(tested: Backtest) -> dict[str, Any]:
+    """A backtest as plain values, a list for each of its columns."""
+    return {
+        "by": tested.by,
+        "cutoff": tested.cutoff_n.tolist(),
+        "target": tested.target_n.tolist(),
+        "row": tested.row_n.tolist(),
+        "predicted": tested.predicted_n.tolist(),
+        "observed": tested.observed_n.tolist(),
+        "drift": {f"{ratio:g}": error for ratio, error in tested.drift.items()},
+        "sentence": tested.sentence,
+    }
+
+
+def load_backtest(path: str) -> Backtest | None:
+    """The backtest in a file; None where it was written without one."""
+    found = _read(path).get("backtest")
+    if found is None:
+        return None
+    columns = ("cutoff", "target", "row", "predicted", "observed")
+    cutoff, target, row, predicted, observed = (np.array(found[name]) for name in columns)
+    drift = {float(ratio): error for ratio, error in found["drift"].items()}
+    return Backtest(
+        found["by"], cutoff, target, row.astype(int), predicted, observed, drift, found["sentence"]
+    )
+
+
+def _read(path: str) -> dict[str, Any]:
+    """What a file holds, checked to be a fit."""
     try:
         found = json.loads(Path(path).read_text())
     except OSError as error:
@@ -75,6 +106,12 @@ def load(path: str) -> tuple[Fit, Bootstrap | None]:
         raise InputError(f"--fit={path} is not JSON ({error}): write it anew") from error
     known = found.get("format") if isinstance(found, dict) else None
     require(known == FORMAT, f"--fit={path} is no fit of format {FORMAT}: write it anew")
+    return dict(found)
+
+
+def load(path: str) -> tuple[Fit, Bootstrap | None]:
+    """The fit in a file, and its resamples. Raises InputError for a file that holds none."""
+    found = _read(path)
     fit = Fit(
         law=laws.get(found["law"]),
         minima=tuple(Minimum(**each) for each in found["minima"]),

@@ -200,6 +200,8 @@ def _cross(
 
     def above(value: float) -> float:
         nonlocal current
+        if value in seen:  # a refit from another start may end a rounding error elsewhere
+            return seen[value] - limit
         fixed = {**fit.fixed, name: value}
         problem = _problem(fit, fixed)
         start = problem.vector({**current, name: value})

@@ -6,7 +6,8 @@
 The table is CSV, JSON lines, Parquet, an export of Weights & Biases, TensorBoard's event files, or
 a folder of run directories. It is diagnosed first: what would make the answer wrong is refused, and
 --accept=CODE takes responsibility for it. Intervals are from refits to resampled rows; they hold as
-far as the law does.
+far as the law does. How far that is, a backtest within the table shows, which is kept for
+scaling.predict.
 """
 
 from typing import Any, cast
@@ -17,7 +18,8 @@ from absl import flags
 from configs.flags import main
 from configs.schema import InputError
 from scaling import laws, record, tables
-from scaling.diagnose import diagnose, refuse
+from scaling.backtest import backtest
+from scaling.diagnose import diagnose, fitted, refuse
 from scaling.fit import Fit, Objective, Space, fit
 from scaling.uncertainty import Bootstrap, bootstrap, profile
 
@@ -73,9 +75,24 @@ def run() -> None:
     for each in profiles:
         if not each.identified:
             print(f"warn: {each.sentence}")
+    tested = backtest(found)
+    print(tested.sentence)
+    parameters = {each.name: each for each in law.parameters if each.name in found.free}
+    after = list(
+        fitted(
+            {name: found.parameters[name] for name in parameters},
+            {name: each.lower for name, each in parameters.items()},
+            {name: each.upper for name, each in parameters.items()},
+        )
+    )
+    findings = [*findings, *after]
+    for finding in after:
+        print(f"{finding.severity}: {finding.sentence} [{finding.code}]")
     read: dict[str, Any] = {"path": table.path, "units": table.units, "where": _WHERE.value}
     read["conventions"] = dict(table.conventions)
-    record.write(_JSON.value, "json", record.to_json(found, draws, profiles, findings, read))
+    record.write(
+        _JSON.value, "json", record.to_json(found, draws, profiles, findings, read, tested)
+    )
 
 
 def _print(found: Fit, draws: Bootstrap | None) -> None:
@@ -95,7 +112,8 @@ def _print(found: Fit, draws: Bootstrap | None) -> None:
     for rival in found.minima[1:]:
         print(f"warn: a rival minimum with objective {rival.objective:.10g}: {rival.parameters}")
     for name, sentence in found.flags.items():
-        print(f"warn: {sentence} [{name}]")
+        if not name.endswith(" at bound"):  # diagnosis says more of these
+            print(f"warn: {sentence} [{name}]")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ def folder(tmp_path_factory):
         f"--json={folder / 'fit.json'}",
     )
     assert done.returncode == 0, done.stderr
+    (folder / "fit.log").write_text(done.stdout)
     return folder
 
 
@@ -65,7 +66,47 @@ def test_a_prediction_holds_what_is_true(folder):
     true = TRUE["E"] + TRUE["A"] / 3e9 ** TRUE["alpha"] + TRUE["B"] / 2e11 ** TRUE["beta"]
     assert found["lower"] < true < found["upper"]
     assert found["lower"] < found["prediction"] < found["upper"]
-    assert "refits" in found["why"]
+    assert np.log(found["upper"] / found["lower"]) < 0.1
+    assert found["plain_lower"] < found["plain_upper"]
+    sizes, tokens = np.loadtxt(folder / "runs.csv", delimiter=",", skiprows=1).T[:2]
+    assert found["ratio"] == pytest.approx(3e9 * 2e11 / (sizes * tokens).max())
+    assert found["backtested_ratio"] > 5
+    assert found["warning"] == ""
+    assert "drift of the law" in found["why"]
+
+
+def test_a_limit_at_its_bound_is_said_once_and_no_other_is(folder, tmp_path):
+    sizes = np.geomspace(1e7, 1e9, 5)
+    rows = [(n, d, (3e3 / n) ** 0.05 + (1e6 / d) ** 0.1) for n in sizes for d in 100 * sizes]
+    lines = [f"{n},{d},{loss * (1 + 0.01 * (i % 3))}" for i, (n, d, loss) in enumerate(rows)]
+    (tmp_path / "runs.csv").write_text("N,D,loss\n" + "\n".join(lines) + "\n")
+    done = run("scaling.fit", f"--table={tmp_path / 'runs.csv'}", "--bootstrap=0")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("E = 0 lies") == done.stdout.count("at_bound") == 1
+    assert "at_bound" not in (folder / "fit.log").read_text()
+
+
+def test_the_fit_keeps_its_backtest_and_says_it(folder):
+    kept = json.loads((folder / "fit.json").read_text())["backtest"]
+    assert kept["by"] == "6ND"
+    assert len(kept["cutoff"]) == len(kept["predicted"]) == len(kept["row"]) > 0
+    assert kept["sentence"] in (folder / "fit.log").read_text()
+
+
+def test_a_fit_that_kept_no_backtest_gives_the_same_prediction(folder):
+    values = json.loads((folder / "fit.json").read_text())
+    del values["backtest"]
+    (folder / "old.json").write_text(json.dumps(values))
+    found = []
+    for name in ("fit", "old"):
+        fit, out = folder / f"{name}.json", folder / f"{name}-prediction.json"
+        done = run("scaling.predict", f"--fit={fit}", "--at=N=3e10,D=2e12", f"--json={out}")
+        assert done.returncode == 0, done.stderr
+        assert "do not rely on this one" in done.stdout
+        found.append(json.loads(out.read_text()))
+    assert found[0]["lower"] == pytest.approx(found[1]["lower"])
+    assert found[0]["backtested_ratio"] == found[1]["backtested_ratio"]
+    assert found[0]["warning"]
 
 
 def test_an_allocation_is_that_of_the_closed_form(folder):
