@@ -3,9 +3,10 @@
 
 python := .venv/bin/python
 quickstart := runs/quickstart
+ladder := runs/ladder
 parallel := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help quickstart test test-all lint format venv
+.PHONY: help quickstart ladder test test-all lint format venv
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -16,6 +17,12 @@ quickstart: ## train a small transformer on Python source code, and read what it
 	@$(python) -m data.build --config=configs/corpora/quickstart.py --out=$(quickstart)/data
 	@$(python) -m train --config=configs/quickstart.py --workdir=$(quickstart)
 	@echo "To start afresh: rm -r $(quickstart)"
+
+ladder: ## train a ladder of small runs, and see whether its law predicts the largest (half an hour)
+	@.ci/venv
+	@$(python) -m data.build --config=configs/corpora/ladder.py --out=$(ladder)/data
+	@$(python) -m scaling.ladder --config=configs/ladder.py --out=$(ladder) --workers=2 \
+		--sizes=4x32,4x48,4x64,4x96 --tokens=300e3,600e3,12e5,24e5 --target=4x128:5e6
 
 test: ## the tests, but for the ones that take minutes
 	@.ci/venv test

@@ -1,0 +1,1 @@
+"""Ladders: families of small runs from one recipe, and the law they give."""
