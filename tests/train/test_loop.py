@@ -287,6 +287,7 @@ def test_metrics_that_cannot_be_written_stop_nothing(
     assert same(final_state(short, resumable), final_state(short, begun))
 
 
+@pytest.mark.slow
 def test_updates_take_no_longer_as_the_run_goes_on(short, tmp_path):
     """The fastest updates early and late, since a busy machine only ever slows some down."""
     config = replace(

@@ -155,6 +155,7 @@ class TestAccumulation:
             assert size % batch.microbatch == 0
         assert batch.windows_before(config.steps) * context == pytest.approx(300e9, rel=0.01)
 
+    @pytest.mark.slow
     def test_a_batch_of_millions_needs_the_memory_of_a_microbatch(self):
         """Every one of its 3.2 million targets is counted."""
         network = {"context": 64, "width": 4, "heads": 1, "ffn_width": 4}
@@ -334,13 +335,9 @@ class TestProgram:
             losses.append(float(metrics["loss"]))
         assert losses[-1] < losses[0] / 2
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
-        "changes",
-        [
-            {"positions": "rotary"},
-            pytest.param({"scan": True, "remat": "dots"}, marks=pytest.mark.slow),
-            pytest.param({"kind": "lstm"}, marks=pytest.mark.slow),
-        ],
+        "changes", [{"positions": "rotary"}, {"scan": True, "remat": "dots"}, {"kind": "lstm"}]
     )
     def test_compiled_equals_uncompiled(self, changes):
         """The compiler is a dependency like any other: XLA has been wrong about slices before."""
