@@ -146,7 +146,8 @@ def _timings(
         print(f"timing {size.name}", flush=True)
         path = folder / "recipes" / f"{size.name}.py"
         recipe.write(path, design.recipe(config, size), "A trunk, to be timed.")
-        found[size.name] = timing.measure(path, size, min(_WORKERS.value, len(trunks)))
+        warmup, share = config.schedule.warmup, min(_WORKERS.value, len(trunks))
+        found[size.name] = timing.measure(path, size, warmup, share, work.compiled(folder))
     return found
 
 

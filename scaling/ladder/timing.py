@@ -28,8 +28,10 @@ class Timing:
     source: str  # "a short run" or "this ladder's runs"
 
 
-def measure(recipe: Path, size: Size, share: int) -> Timing:
+def measure(recipe: Path, size: Size, warmup: int, share: int, kept: Path) -> Timing:
     """Time a few updates of a size by a short run, with evaluation, in a folder that is removed.
+
+    `warmup` is the recipe's; what is compiled stays in the folder `kept`, for the trunk.
 
     Raises InputError where the run cannot be made: so would all others.
     """
@@ -37,10 +39,12 @@ def measure(recipe: Path, size: Size, share: int) -> Timing:
         workdir, log = Path(folder, "run"), Path(folder, "log")
         arguments = [
             *(f"--config={recipe}", f"--workdir={workdir}", f"--config.steps={_UPDATES}"),
-            *("--config.schedule.warmup=0", "--config.log_every=1"),
+            "--config.log_every=1",
         ]
+        if warmup > _UPDATES:
+            arguments.append("--config.schedule.warmup=0")
         began = time.monotonic()
-        process = work.start("train", arguments, log, 0, share)
+        process = work.start("train", arguments, log, 0, share, kept)
         try:
             code = process.wait()
         finally:

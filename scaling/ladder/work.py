@@ -1,6 +1,7 @@
 """Training the runs of a ladder on this machine, several at once, each with its share of cores."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -75,11 +76,17 @@ def work(
 
 
 def start(
-    module: str, arguments: Sequence[str], log: Path, place: int = 0, share: int = 1
+    module: str,
+    arguments: Sequence[str],
+    log: Path,
+    place: int = 0,
+    share: int = 1,
+    kept: Path | None = None,
 ) -> subprocess.Popen:
     """Start a module of ours, tied to this process, on part `place` of `share` parts of the cores.
 
-    In a session of its own: Ctrl-C reaches this process alone, which then stops it in order.
+    In a session of its own: Ctrl-C reaches this process alone, which then stops it in order. What
+    JAX compiles stays in the folder `kept`.
     """
     cores = ""
     if share > 1 and hasattr(os, "sched_getaffinity"):
@@ -93,7 +100,9 @@ def start(
         with log.open("wb") as output:
             return subprocess.Popen(
                 [*command, *arguments],
-                env=ENVIRONMENT,
+                env={"JAX_COMPILATION_CACHE_DIR": str(kept), **ENVIRONMENT}
+                if kept
+                else ENVIRONMENT,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -101,6 +110,14 @@ def start(
             )
     except OSError as error:
         raise InputError(f"{log}: {error.strerror}; make room or choose another --out") from error
+
+
+def compiled(out: Path) -> Path:
+    """Where programs are kept: one folder a machine, since another may not be able to run them.
+
+    A trunk goes on with the program that it began with, and all runs of a size evaluate alike.
+    """
+    return (out / "compiled" / platform.node()).resolve()
 
 
 def last_words(log: Path) -> str:
@@ -119,7 +136,7 @@ def _begin(out: Path, trunk: Trunk, place: int, share: int, say: Callable[[str],
     part = jobs.next_part(out, trunk)
     assert part is not None
     say(f"{part.name}: step {part.first} to {part.last}")
-    process = start("train", part.arguments, log_of(out, part), place, share)
+    process = start("train", part.arguments, log_of(out, part), place, share, compiled(out))
     return _Busy(trunk, part, process, time.monotonic())
 
 

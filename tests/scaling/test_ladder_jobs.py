@@ -189,7 +189,7 @@ def pretended(monkeypatch, tmp_path):
     script.write_text(TRAINER)
     shares = []
 
-    def start(module, arguments, log, place=0, share=1):
+    def start(module, arguments, log, place=0, share=1, kept=None):
         assert module == "train"
         shares.append((place, share))
         log.parent.mkdir(parents=True, exist_ok=True)
