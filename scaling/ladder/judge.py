@@ -8,6 +8,7 @@ import numpy as np
 
 from configs.schema import InputError
 from scaling import laws, record, tables
+from scaling.backtest import backtest
 from scaling.calibration import forecast
 from scaling.diagnose import diagnose, refuse
 from scaling.fit import Fit, Objective, fit
@@ -51,7 +52,7 @@ def judge(rows: Sequence[Row], path: str, count: str) -> Verdict:
     try:
         refuse(findings)
         found = fit(law, table.columns, "huber", mask="runs that are not held out")
-        draws = bootstrap(found)
+        draws, tested = bootstrap(found), backtest(found)
     except InputError as error:
         return Verdict(str(error), findings, None, None, (), ())
     profiles = [profile(found, name) for name in found.free]
@@ -59,7 +60,7 @@ def judge(rows: Sequence[Row], path: str, count: str) -> Verdict:
     read |= {"conventions": {"N": _convention(count)}}
     verdicts = []
     for row in unseen:
-        said = forecast(found, {"N": row["N"], "D": row["D"]}, _LEVEL, draws=draws)
+        said = forecast(found, {"N": row["N"], "D": row["D"]}, _LEVEL, draws=draws, tested=tested)
         verdicts.append(
             {name: row[name] for name in ("run", "N", "D", "loss", "standard_error", "flops")}
             | {"prediction": said.point, "lower": said.lower, "upper": said.upper}
@@ -71,7 +72,7 @@ def judge(rows: Sequence[Row], path: str, count: str) -> Verdict:
             | {"compute_ratio": row["flops"] / max(each["flops"] for each in known)}
         )
     beside = [_beside(name, objective, table, unseen) for name, objective in _BESIDE]
-    stored = record.to_json(found, draws, profiles, findings, read)
+    stored = record.to_json(found, draws, profiles, findings, read, tested)
     return Verdict("", findings, found, stored, tuple(verdicts), tuple(beside))
 
 

@@ -61,7 +61,9 @@ def _scales(ax: "Axes", x: str, y: str = "", log_y: bool = True) -> None:
     shown = power if x in _POWERS else count
     low, high = ax.get_xlim()
     ax.xaxis.set_major_formatter(lambda v, _: shown(v))
-    ax.xaxis.set_minor_formatter((lambda v, _: shown(v)) if high < 20 * low else "")
+    # All of them would run into one another.
+    few = high < 20 * low
+    ax.xaxis.set_minor_formatter(lambda v, _: shown(v) if few and f"{v:e}"[0] in "235" else "")
     ax.tick_params(axis="x", which="minor", labelsize=7)
     if log_y:
         ax.yaxis.set_major_formatter(lambda v, _: f"{v:.3g}" if v < 1e4 else count(v))
@@ -199,6 +201,7 @@ def _ladder(ax: "Axes", report: dict[str, Any]) -> bool:
         ends = [np.array([each[f"{kind}{end}"] for each in runs]) for end in ("lower", "upper")]
         away = np.abs([100 * (end / loss - 1) - middle for end in ends])
         ax.errorbar(ratio * aside, middle, away, fmt="o", color=color, label=label)
+    ax.set_xlim(ratio.min() / 2, ratio.max() * 2)
     _scales(ax, "compute, times that of the largest fitted run", log_y=False)
     ax.set_ylabel("predicted over observed, %")
     ax.legend(fontsize=7)
