@@ -96,10 +96,10 @@ def shapes_near(
         layers = max(1, round((wanted - outside) / block))
         if not low / _SLACK <= width / layers <= high * _SLACK:
             continue
-        shape = _count(_resized(base, layers, width, ffn_multiple), size)
+        shape = _count(resized(base, layers, width, ffn_multiple), size)
         best = max(1, round((wanted - outside) * layers / (shape.N - outside)))
         if best != layers:
-            shape = _count(_resized(base, best, width, ffn_multiple), size)
+            shape = _count(resized(base, best, width, ffn_multiple), size)
         if low <= shape.aspect <= high and abs(shape.N / wanted - 1) <= tolerance:
             found.append(shape)
     require(
@@ -128,7 +128,11 @@ def _widths(base: Model, wanted: float, aspects: tuple[float, float]) -> list[in
     return list(range(max(1, int(least / unit)) * unit, int(most) + unit, unit))
 
 
-def _resized(base: Model, layers: int, width: int, ffn_multiple: int) -> Model:
+def resized(base: Model, layers: int, width: int, ffn_multiple: int = 1) -> Model:
+    """The base model at another depth and width, its heads as wide and its proportions kept.
+
+    The feed-forward width is a multiple of `ffn_multiple`; `width` must hold whole groups of heads.
+    """
     heads = width // base.head_dim
     ratio = base.ffn_width / base.width
     return dataclasses.replace(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from configs.schema import Config, Model, require
-from scaling.shapes import Shape, shapes_near
+from scaling.shapes import Shape, resized, shapes_near
 
 _NEAR = 1.5  # aspect ratios up to so many times the base's serve for a size given as a number
 _EPOCHS = 4  # that cost little against new text (Muennighoff et al. 2023, arXiv:2305.16264)
@@ -192,16 +192,7 @@ def _shaped(base: Model, layers: int, width: int, text: str) -> Model:
         f"--sizes: {text}: a width must be a multiple of {group}, whole groups of heads of "
         f"head_dim={base.head_dim}",
     )
-    heads = width // base.head_dim
-    return dataclasses.replace(
-        base,
-        layers=layers,
-        width=width,
-        heads=heads,
-        kv_heads=heads * base.kv_heads // base.heads,
-        head_dim=int(base.head_dim),
-        ffn_width=max(1, round(base.ffn_width * width / base.width)),
-    )
+    return resized(base, layers, width)
 
 
 def _counted(model: Model) -> Size:
