@@ -72,7 +72,7 @@ class Model:
     residual_init: Literal["scaled", "zero"] = "scaled"  # what writes into the residual stream
     scan: bool = False  # one compiled layer in a loop (short compile) or layers unrolled
     remat: Literal["none", "full", "dots", "attention"] = "none"  # what the backward pass keeps
-    attention: Literal["auto", "xla", "xla_chunked", "cudnn", "splash"] = "auto"
+    attention: Literal["auto", "xla", "xla_kept", "xla_chunked", "cudnn", "splash"] = "auto"
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # parameters are always float32
     parametrization: Literal["standard", "mup"] = "standard"  # mup: one rate for a whole family
     base_width: int = 0  # mup: the width of the member whose optimizer settings these are

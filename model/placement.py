@@ -8,7 +8,7 @@ on one device's share of everything, and every exchange between devices is one o
     tensor    each device holds some heads, feed-forward channels and rows of the vocabulary; in
               between, where the residual stream flows, it holds some of the tokens
     sequence  each device holds an early and a late piece of every window; keys and values are put
-              together where they are read (model/attention.py)
+              together where they are read (model/attention)
     stage     each device holds some layers (model/pipeline.py)
 
 Each exchange is linear and its derivative is its exact transpose, so that what is differentiated is

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from configs.schema import InputError, Model
-from model import attention as module
-from model.attention import attention, choose, visible, weigh
+from model.attention import attention, choose, chunked, kept, splash, visible, weigh
 from model.placement import Placement, here
 
 
@@ -80,7 +79,8 @@ def worst(got, want):
 @pytest.fixture
 def short_chunks(monkeypatch):
     """Chunks of 8 queries, and nothing compiled with another length."""
-    monkeypatch.setattr(module, "CHUNK", 8)
+    monkeypatch.setattr(chunked, "CHUNK", 8)
+    monkeypatch.setattr(kept, "CHUNK", 8)
     program: Any = forward_and_backward
     program.clear_cache()
     yield
@@ -132,7 +132,7 @@ class TestMathematics:
         got = float(attention(q, k, v, None, 0, "xla", here())[0, 1, 0, 0])
         assert got == pytest.approx(1 / (1 + math.exp(16 * 0.25 / 2)), abs=2e-3)
 
-    @pytest.mark.parametrize("backend", ["xla", "xla_chunked"])
+    @pytest.mark.parametrize("backend", ["xla", "xla_kept", "xla_chunked"])
     @pytest.mark.parametrize("window", [0, 3])
     @pytest.mark.parametrize("packed", [False, True])
     def test_a_query_reads_exactly_what_it_may(self, backend, window, packed, short_chunks):
@@ -154,6 +154,7 @@ class TestMathematics:
 
 
 class TestChunks:
+    @pytest.mark.parametrize("backend", ["xla_kept", "xla_chunked"])
     @pytest.mark.parametrize(
         ("t", "window", "packed", "kv_heads"),
         [
@@ -164,11 +165,11 @@ class TestChunks:
         ],
     )
     def test_equal_the_reference_forward_and_backward(
-        self, t, window, packed, kv_heads, short_chunks
+        self, backend, t, window, packed, kv_heads, short_chunks
     ):
         arrays = draw(t, kv_heads=kv_heads)
         segments = documents(t) if packed else None
-        got = forward_and_backward(*arrays, segments, window, "xla_chunked")
+        got = forward_and_backward(*arrays, segments, window, backend)
         want = forward_and_backward(*arrays, segments, window, "xla")
         for a, b in zip(got, want, strict=True):
             np.testing.assert_allclose(a, b, atol=2e-6)
@@ -196,8 +197,8 @@ class TestChoice:
     @pytest.mark.parametrize(
         ("platform", "changes", "backend"),
         [
-            ("cpu", {}, "xla"),
-            ("cpu", {"context": 1023}, "xla"),
+            ("cpu", {}, "xla_kept"),
+            ("cpu", {"context": 1023}, "xla_kept"),
             ("cpu", {"context": 1024}, "xla_chunked"),
             ("gpu", {}, "cudnn"),
             ("gpu", {"context": 8192}, "cudnn"),
@@ -215,6 +216,13 @@ class TestChoice:
     )
     def test_auto(self, platform, changes, backend):
         assert choose(settings(**changes), Placement(platform)) == backend
+
+    def test_whole_windows(self):
+        """A backend that needs them gives way where the sequence is split, or is refused."""
+        split = Placement("cpu", sequence=2)
+        assert choose(settings(), split) == "xla"
+        with pytest.raises(InputError, match=r"mesh\.sequence=2 splits them"):
+            choose(settings(attention="xla_kept"), split)
 
     @pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
     @pytest.mark.parametrize("backend", ["xla", "xla_chunked"])
@@ -239,6 +247,7 @@ class TestChoice:
                 "cuDNN needs a head_dim that is a multiple of 8 up to 256, not 20",
             ),
             ("cudnn", "gpu", {"context": 511}, "cuDNN needs an even context, not 511"),
+            ("xla_kept", "gpu", {}, "it is made for CPUs and this is gpu"),
             ("splash", "cpu", {}, "splash attention needs a TPU and this is cpu"),
             (
                 "splash",
@@ -271,6 +280,15 @@ KERNEL_CASES = pytest.mark.parametrize(
     ("window", "packed", "kv_heads"),
     [(0, False, 4), (0, False, 1), (0, True, 2), (1, False, 2), (96, False, 4), (96, True, 2)],
 )
+
+
+class TestKept:
+    @pytest.mark.parametrize(("window", "packed"), [(0, False), (96, True)])
+    def test_bfloat16_errs_as_the_reference_does(self, window, packed):
+        check_against_float32("xla_kept", window, packed)
+
+    def test_no_gradient_crosses_documents(self):
+        check_isolation("xla_kept")
 
 
 @pytest.mark.skipif(
@@ -323,9 +341,9 @@ class TestSplashInterpreted:
 
         interpreted = functools.partial(splash_attention_kernel.make_splash_mqa, interpret=True)
         monkeypatch.setattr(splash_attention_kernel, "make_splash_mqa", interpreted)
-        module._splash_kernel.cache_clear()
+        splash._splash_kernel.cache_clear()
         yield
-        module._splash_kernel.cache_clear()
+        splash._splash_kernel.cache_clear()
 
     def test_equals_the_reference(self):
         check_against_float32("splash", window=96, packed=True, heads=2, kv_heads=1)

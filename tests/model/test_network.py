@@ -2,7 +2,6 @@
 
 import functools
 import math
-from importlib import import_module
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 
 import model
+from model.attention import chunked, kept
 from model.inputs import Targets, split, token_keys
 from model.loss import cross_entropy
 from model.network import features
@@ -21,7 +21,8 @@ EOD = 49
 @pytest.fixture(autouse=True)
 def short_chunks(monkeypatch):
     """Attention in chunks of 4, where it is chunked; the caches of these tests are their own."""
-    monkeypatch.setattr(import_module("model.attention"), "CHUNK", 4)
+    for backend in (chunked, kept):
+        monkeypatch.setattr(backend, "CHUNK", 4)
 
 
 def reads(config, params, attend_across=True, eod_at=5, length=12):
@@ -52,7 +53,9 @@ class TestCausality:
         same = (np.arange(12) >= 5)[:, None] == (np.arange(12) >= 5)
         np.testing.assert_array_equal(got, np.tri(12, dtype=bool) & same)
 
-    @pytest.mark.parametrize(("backend", "norm_order"), [("xla", "pre"), ("xla_chunked", "post")])
+    @pytest.mark.parametrize(
+        ("backend", "norm_order"), [("xla", "pre"), ("xla_kept", "pre"), ("xla_chunked", "post")]
+    )
     def test_a_window_reaches_that_many_tokens_a_layer(
         self, backend, norm_order, make, random_params
     ):
@@ -73,7 +76,7 @@ def logits_loss_and_gradients(config, params, inputs, targets):
     return model.apply(config, params, inputs), jax.value_and_grad(loss)(params)
 
 
-@pytest.mark.parametrize("backend", ["xla", "xla_chunked", "lstm"])
+@pytest.mark.parametrize("backend", ["xla", "xla_kept", "xla_chunked", "lstm"])
 class TestPacking:
     """A window with documents A and B, against A replaced, and against B alone."""
 
