@@ -40,6 +40,7 @@ class Contender:
     def __init__(
         self, command: Sequence[str], environment: Mapping[str, str] | None = None
     ) -> None:
+        self.command = command
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -62,7 +63,13 @@ class Contender:
         for line in self.process.stdout:
             if line.startswith("{"):
                 return json.loads(line)
-        raise Unavailable(f"{' '.join(self.process.args)} ended with {self.process.wait()}")
+        code = self.process.wait()
+        self._close()
+        raise Unavailable(f"{' '.join(self.command)} ended with {code}")
+
+    def _close(self) -> None:
+        with self.process:  # waits, and closes the pipes
+            self.process.kill()
 
     def __enter__(self) -> "Contender":
         return self
@@ -73,8 +80,7 @@ class Contender:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.process.kill()
-        self.process.wait()
+        self._close()
 
 
 def serve(facts: dict[str, Any], burst: Callable[[], dict[str, float]]) -> None:

@@ -1,31 +1,34 @@
 """Seconds to 1.88 nats/char on tiny Shakespeare: isoflop beside nanoGPT, alternated on one machine.
 
-    python benchmarks/time_to_loss.py --text=tinyshakespeare.txt --nanogpt=CLONE --rounds=3
+    python -m benchmarks.time_to_loss --nanogpt=CLONE --text=FILE --rounds=5 --json=loss.json
 
-Both train on the first 90 % of the text and are judged on the last 10 %, context 64, on the CPU.
-nanoGPT runs the CPU command of its README (2000 steps of 768 tokens; it needs PyTorch, the extra
-`bench`) from an untouched clone; it reaches the target at the end of that run, and its own
-estimate of the validation loss is printed beside. isoflop runs `python -m train` on
-configs/shakespeare_char.py; its validation loss is over the whole held-out text. Both clocks start
-when the process starts: imports, compilation and evaluations count. Each round runs both, in turn.
-Round k uses seed k for ours; without --nanogpt only ours runs, which says how the loss varies.
+Both train on the first 90 % of the text and are judged on the last 10 %, with 4 layers, 4 heads,
+width 128 and context 64, on the CPU. nanoGPT runs the CPU command of its README (2000 steps of 768
+tokens) from an untouched clone and with --peer_python, which has PyTorch; it reaches the target at
+the end of that run, and what it reports is its own estimate on 20 batches. isoflop runs
+`python -m train --config=configs/shakespeare_char.py`; its loss is over the whole held-out text,
+and round k uses seed k. Seconds are those of the whole process on both sides: imports, compiling,
+evaluation, checkpoint, sample and closing report. No compilation cache is kept. Without --nanogpt
+only ours runs. A round takes as long as both runs, two minutes on two cores.
 """
 
 import argparse
 import json
 import os
-import platform
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
+
+from benchmarks import harness
+from benchmarks.harness import ROOT
 
 TARGET = 1.88  # nats a character
-ROOT = Path(__file__).resolve().parent.parent
+SHARE = 0.25  # of the peer's time that ours may take
 README_COMMAND = [
     "config/train_shakespeare_char.py",
     "--device=cpu",
@@ -43,42 +46,44 @@ README_COMMAND = [
 ]
 
 
-def run_nanogpt(clone: Path, text: Path, scratch: Path) -> dict:
-    """One run of the peer: seconds to the end of its 2000 steps, and the loss it then reports."""
+def prepare_nanogpt(options: argparse.Namespace, scratch: Path) -> Path:
+    """A copy of the clone beside its prepared text."""
     home = scratch / "nanogpt"
-    if not home.exists():
-        shutil.copytree(clone, home, ignore=shutil.ignore_patterns(".git"))
-        shutil.copy(text, home / "data/shakespeare_char/input.txt")
-        prepare = [sys.executable, "data/shakespeare_char/prepare.py"]
-        subprocess.run(prepare, cwd=home, check=True, stdout=subprocess.DEVNULL)
+    shutil.copytree(options.nanogpt, home, ignore=shutil.ignore_patterns(".git"))
+    shutil.copy(options.text, home / "data/shakespeare_char/input.txt")
+    prepare = [options.peer_python, "data/shakespeare_char/prepare.py"]
+    subprocess.run(prepare, cwd=home, check=True, stdout=subprocess.DEVNULL)
+    return home
+
+
+def run_nanogpt(home: Path, python: str) -> dict[str, float]:
+    """One run of the peer: seconds of its 2000 steps, and the loss that it then reports."""
     start = time.monotonic()
-    command = [sys.executable, "train.py", *README_COMMAND]
+    command = [python, "train.py", *README_COMMAND]
     out = subprocess.run(command, cwd=home, check=True, capture_output=True, text=True).stdout
     seconds = time.monotonic() - start
     losses = re.findall(r"^step (\d+): .*val loss ([\d.]+)", out, flags=re.MULTILINE)
     return {"seconds": seconds, "steps": int(losses[-1][0]), "loss": float(losses[-1][1])}
 
 
-def run_isoflop(store: Path, scratch: Path, seed: int) -> dict:
-    """One run of ours: seconds to the first evaluation at or below the target."""
-    workdir = scratch / f"isoflop-{time.monotonic_ns()}"
+def run_isoflop(store: Path, scratch: Path, seed: int) -> dict[str, float]:
+    """One run of ours: seconds of the whole of it, of its parts, and the loss at its end."""
+    workdir = scratch / f"isoflop-{seed}"
     command = [sys.executable, "-m", "train", "--config=configs/shakespeare_char.py"]
     command += [f"--workdir={workdir}", f"--config.data.path={store}", f"--config.seed={seed}"]
+    kept = {key: value for key, value in os.environ.items() if "JAX_COMPILATION_CACHE" not in key}
     start = time.monotonic()
-    subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL).wait()
-    total = time.monotonic() - start
-    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    ended = records[-1]["seconds"]
-    evaluations = [r for r in records if r["kind"] == "eval"]
-    reached = [r for r in evaluations if r["loss"] <= TARGET]
-    first = reached[0] if reached else evaluations[-1]
-    # The record's clock starts after the imports and stops before the closing report: both count.
+    subprocess.run(command, cwd=ROOT, env=kept, check=True, stdout=subprocess.DEVNULL)
+    seconds = time.monotonic() - start
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    updates = [row["seconds"] for row in rows if row["kind"] == "train"]
+    evaluation = [row for row in rows if row["kind"] == "eval"][-1]
     return {
-        "seconds": total - (ended - first["seconds"]),
-        "steps": first["step"],
-        "loss": first["loss"],
-        "final": evaluations[-1]["loss"],
-        "reached": bool(reached),
+        "seconds": seconds,
+        "steps": evaluation["step"],
+        "loss": evaluation["loss"],
+        "updates": updates[-1] - updates[0],  # after the first, which waits for the compiler
+        "evaluation": evaluation["seconds"] - updates[-1],
     }
 
 
@@ -91,44 +96,59 @@ def build_store(text: Path, scratch: Path) -> Path:
     return store
 
 
-def main() -> None:
-    formatter = argparse.RawTextHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
-    text = ROOT / "../shared/data/text/tinyshakespeare.txt"
-    parser.add_argument("--text", type=Path, default=text)
-    parser.add_argument("--nanogpt", type=Path, help="a clone of karpathy/nanoGPT; none: only ours")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    if not options.text.is_file():
-        sys.exit(f"no text at {options.text}: give --text=FILE (tiny Shakespeare, 1.1 MB)")
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Both, in turn, in each round; said as it goes."""
     rounds = []
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         store = build_store(options.text.resolve(), scratch)
+        home = prepare_nanogpt(options, scratch) if options.nanogpt else None
         for seed in range(options.rounds):
-            ours = run_isoflop(store, scratch, seed)
-            line = f"seed {seed}: isoflop {ours['seconds']:.1f} s, step {ours['steps']}, "
-            line += f"loss {ours['loss']:.4f}, at the end {ours['final']:.4f}"
-            result = {"isoflop": ours}
-            if options.nanogpt:
-                peer = run_nanogpt(options.nanogpt.resolve(), options.text.resolve(), scratch)
-                result |= {"nanogpt": peer, "ratio": ours["seconds"] / peer["seconds"]}
-                line += f" | nanoGPT {peer['seconds']:.1f} s, loss {peer['loss']:.4f}"
-                line += f" | ratio {result['ratio']:.2f}"
-            rounds.append(result)
-            print(line, flush=True)
-    report = {
-        "target": TARGET,
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "rounds": rounds,
-    }
+            found: dict[str, Any] = {"isoflop": run_isoflop(store, scratch, seed)}
+            if home:
+                found["nanoGPT"] = run_nanogpt(home, options.peer_python)
+            rounds.append(found)
+            said = [f"{run} {it['seconds']:.1f} s, {it['loss']:.4f}" for run, it in found.items()]
+            print(f"seed {seed}: {'; '.join(said)}", file=sys.stderr, flush=True)
+    return rounds
+
+
+def main() -> None:
+    parser = harness.parser(__doc__, rounds=5)
+    text = ROOT / "tinyshakespeare.txt"
+    parser.add_argument("--text", type=Path, default=text, help="tiny Shakespeare, 1.1 MB")
+    parser.add_argument("--nanogpt", type=Path, help="a clone of karpathy/nanoGPT; none: only ours")
+    parser.add_argument("--peer_python", default=sys.executable, help="one that has PyTorch")
+    options = parser.parse_args()
+    if not options.text.is_file():
+        sys.exit(f"no text at {options.text}: give --text=FILE (tiny Shakespeare, 1.1 MB)")
+    before = harness.Steal.now()
+    rounds = measure(options)
+    state = {"load": os.getloadavg()[0], "steal": harness.Steal.now().share_since(before)}
+    rows = []
+    for name in rounds[0]:
+        runs = [found[name] for found in rounds]
+        losses = harness.summary([run["loss"] for run in runs])
+        mean = sum(run["loss"] for run in runs) / len(runs)
+        rows.append(
+            [
+                *(name, str(runs[0]["steps"])),
+                str(harness.summary([run["seconds"] for run in runs])),
+                f"{mean:.4f} [{losses.low:.4f} to {losses.high:.4f}]",
+                str(sum(run["loss"] <= TARGET for run in runs)) + f" of {len(runs)}",
+            ]
+        )
+    head = ["run", "updates", "seconds", "nats/char, mean", f"at most {TARGET}"]
+    print(harness.table(head, rows))
+    for part in ("updates", "evaluation"):
+        spent = harness.summary([found["isoflop"][part] for found in rounds])
+        print(f"of ours, seconds of {part}: {spent}")
     if options.nanogpt:
-        report["median_ratio"] = statistics.median(r["ratio"] for r in rounds)
-        print(f"median ratio of wall time, isoflop / nanoGPT: {report['median_ratio']:.2f}")
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+        shares = [found["isoflop"]["seconds"] / found["nanoGPT"]["seconds"] for found in rounds]
+        said = ", ".join(f"{share:.3f}" for share in shares)
+        print(f"share of nanoGPT's time, by round: {said} (target: {SHARE})")
+    print(f"load {state['load']:.1f}, steal {state['steal']:.1%}")
+    harness.write(options.json, {"target": TARGET, "rounds": rounds, "state": state})
 
 
 if __name__ == "__main__":

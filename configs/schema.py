@@ -72,8 +72,11 @@ class Model:
     residual_init: Literal["scaled", "zero"] = "scaled"  # what writes into the residual stream
     scan: bool = False  # one compiled layer in a loop (short compile) or layers unrolled
     remat: Literal["none", "full", "dots", "attention"] = "none"  # what the backward pass keeps
-    attention: Literal["auto", "xla", "xla_kept", "xla_chunked", "cudnn", "splash"] = "auto"
+    attention: Literal["auto", "xla", "xla_kept", "xla_chunked", "cudnn", "packed", "splash"] = (
+        "auto"
+    )
     compute_dtype: Literal["float32", "bfloat16"] = "float32"  # parameters are always float32
+    matrix_dtype: Literal["compute", "float8"] = "compute"  # of the factors in the blocks' products
     parametrization: Literal["standard", "mup"] = "standard"  # mup: one rate for a whole family
     base_width: int = 0  # mup: the width of the member whose optimizer settings these are
     base_head_dim: int = 0  # mup: its head_dim; 0: the same (heads grow in number with the width)
@@ -158,6 +161,11 @@ class Model:
             not mup or self.base_width > 0,
             "model.parametrization=mup needs model.base_width: the width that the learning rate "
             "was found at",
+        )
+        require(
+            self.matrix_dtype == "compute" or self.kind == "transformer",
+            f"model.matrix_dtype={self.matrix_dtype} is made for model.kind=transformer: choose "
+            "compute",
         )
         require(
             not mup or self.kind == "transformer",

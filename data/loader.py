@@ -26,8 +26,8 @@ from data.store import Store
 PARALLEL_FETCHES = 2
 AHEAD = 2  # batches kept ready
 TRAIN = "train"  # the split
-CHUNK = 2**11  # samples of a mixture that are looked up at once
-CHUNKS_KEPT = 8  # of 300 kB: fetches under way may lie on edges, and batches be as large as these
+CHUNK = 2**11  # samples that are looked up at once
+CHUNKS_KEPT = 8  # of at most 300 kB: fetches under way may lie on edges, and batches be that large
 SYNTHETIC_EOD = 0  # the id that closes documents where the store is synthetic
 
 
@@ -51,6 +51,8 @@ class Windows:
         self._stream = stream
         self._context = context
         self._key = (seed, split) if source is None else (seed, split, source)
+        self._chunk = min(CHUNK, max(1, self.count))  # more would permute an epoch twice
+        self._kept = lru_cache(CHUNKS_KEPT)(self._look_up)
 
     @property
     def count(self) -> int:
@@ -59,7 +61,18 @@ class Windows:
 
     def batch(self, first: int, rows: int) -> np.ndarray:
         """Windows number first .. first + rows - 1 of the run as tokens_bt, int32."""
-        return self.gather(self.places(np.arange(first, first + rows)))
+        low, high = first // self._chunk, -(-(first + rows) // self._chunk)
+        places_b = np.concatenate([self._kept(chunk) for chunk in range(low, high)])
+        return self.gather(places_b[first - low * self._chunk :][:rows])
+
+    def _look_up(self, chunk: int) -> np.ndarray:
+        """The places of windows number chunk * self._chunk, ...: together hardly more than one.
+
+        A permutation is some hundred calls of NumPy, whatever it is given.
+        """
+        places_b = self.places(np.arange(chunk * self._chunk, (chunk + 1) * self._chunk))
+        places_b.setflags(write=False)
+        return places_b
 
     def places(self, numbers_b: np.ndarray) -> np.ndarray:
         """The places in the plan, windows_b, of windows that are numbered over the whole run."""
@@ -108,21 +121,18 @@ class Mixture:
             for number, source in enumerate(store.sources)
             if any(stage.quotas[number] for stage in self._stages)
         }
-        self._chunk = lru_cache(CHUNKS_KEPT)(self._look_up)
+        self._kept = lru_cache(CHUNKS_KEPT)(self._look_up)
 
     def batch(self, first: int, rows: int) -> np.ndarray:
         """Samples first .. first + rows - 1 of the run as tokens_bt, int32."""
         tokens_bt = np.full((rows, self._context + 1), -1, np.int32)
         for tokens_t, sample in zip(tokens_bt, range(first, first + rows), strict=True):
-            source, window = self._chunk(sample // CHUNK)[sample % CHUNK]
+            source, window = self._kept(sample // CHUNK)[sample % CHUNK]
             self._windows[source].fill(window, tokens_t)
         return tokens_bt
 
     def _look_up(self, chunk: int) -> list[tuple[int, int]]:
-        """Source and window of samples chunk * CHUNK, ...: together they cost little more than one.
-
-        A permutation is some hundred calls of NumPy, in each batch as many as there are sources.
-        """
+        """Source and window of samples chunk * CHUNK, ...; see Windows."""
         sources_b, numbers_b = mixture.locate(self._stages, chunk * CHUNK, CHUNK)
         windows_b = np.empty(CHUNK, np.int64)
         for source in np.unique(sources_b).tolist():
@@ -177,13 +187,18 @@ def synthetic(vocab: int, context: int, seed: int) -> Callable[[int, int], np.nd
 
 
 def train_batches(
-    store: Store | None, config: Config, start_step: int = 0, host: tuple[int, int] = (0, 1)
+    store: Store | None,
+    config: Config,
+    start_step: int = 0,
+    host: tuple[int, int] = (0, 1),
+    threads: bool = False,
 ) -> Iterator[np.ndarray]:
     """The batches of updates start_step .. config.steps - 1, as tokens_bt [B / hosts, context + 1].
 
     `host` is (index, count): host h gets rows [h * B / count, (h + 1) * B / count) of every batch.
-    `store` is None where config.data.path is "synthetic". Raises InputError where the store does
-    not fit the model or the mixture, or the batch not the hosts.
+    `store` is None where config.data.path is "synthetic". `threads` fetches ahead without tf.data
+    (see prefetch). Raises InputError where the store does not fit the model or the mixture, or the
+    batch not the hosts.
     """
     index, hosts = host
     for size in config.batch.sizes():
@@ -206,7 +221,7 @@ def train_batches(
         rows = config.batch.size_at(step) // hosts
         return draw(config.batch.windows_before(step) + index * rows, rows)
 
-    return prefetch(fetch, start_step, config.steps)
+    return prefetch(fetch, start_step, config.steps, threads)
 
 
 def check_vocab(store: Store, vocab: int) -> None:
@@ -253,11 +268,16 @@ def evaluation_batches(
     return map(share, range(0, taken, batch))
 
 
-def prefetch(fetch: Callable[[int], np.ndarray], start: int, stop: int) -> Iterator[np.ndarray]:
+def prefetch(
+    fetch: Callable[[int], np.ndarray], start: int, stop: int, threads: bool = False
+) -> Iterator[np.ndarray]:
     """fetch(start), ..., fetch(stop - 1) in order, computed ahead of their use.
 
-    One call of Python per batch under tf.data; by threads where TensorFlow is not installed.
+    One call of Python per batch under tf.data; by threads where those are asked for, or TensorFlow
+    is not installed. Either keeps up (benchmarks/loader.py), and threads start at once.
     """
+    if threads:
+        return _prefetch_by_threads(fetch, start, stop)
     try:
         tf = tensorflow()
     except ImportError:

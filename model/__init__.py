@@ -13,7 +13,10 @@ from model.network import (
     decode,
     init,
     loss,
+    round_matrices,
     start_cache,
+    turn,
+    with_rounded,
 )
 from model.parameters import Parameter
 from model.placement import Placement
@@ -34,5 +37,8 @@ __all__ = [
     "decode",
     "init",
     "loss",
+    "round_matrices",
     "start_cache",
+    "turn",
+    "with_rounded",
 ]

@@ -13,6 +13,8 @@ import jax.ad_checkpoint
 import jax.numpy as jnp
 
 from configs.schema import Model
+from model import float8, turned
+from model.elementwise import gelu, normalize, swiglu
 from model.inputs import Inputs
 from model.linear import linear
 from model.parameters import Kind, Parameter, declare_parameter, growth
@@ -65,7 +67,12 @@ class Linear(nn.Module):
         outputs = self.outputs if "width" in into else weight.shape[rank:]
         rows = math.prod(weight.shape[:rank])
         split = int("width" in into)  # the dimension of the flat matrix that fsdp splits
-        y = linear(x.reshape(*batch, -1), weight.reshape(rows, -1), self.placement, split)
+        x_btk = x.reshape(*batch, -1)
+        if self.has_variable(turned.COLLECTION, "kernel"):
+            y = turned.few(x_btk, self.get_variable(turned.COLLECTION, "kernel"))
+        else:
+            multiply = float8.linear if self.config.matrix_dtype == "float8" else linear
+            y = multiply(x_btk, weight.reshape(rows, -1), self.placement, split)
         if split_dim(self.axes[:rank], TENSOR) is not None:
             y = self.placement.leave(y)
         y = jax.ad_checkpoint.checkpoint_name(y, LINEAR_OUTPUT).reshape(*y.shape[:2], *outputs)
@@ -100,16 +107,13 @@ class Norm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises; shape and dtype stay."""
-        width = x.shape[-1:]
-        x32 = x.astype(jnp.float32)
-        if self.kind == "layernorm":
-            x32 = x32 - jnp.mean(x32, axis=-1, keepdims=True)
-        variance = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
-        y = x32 * jax.lax.rsqrt(variance + self.config.norm_epsilon)
-        y = y * vector(self, "scale", width, (self.axis,), 1.0, y)
-        if self.kind == "layernorm" and self.config.bias:
-            y = y + vector(self, "bias", width, (self.axis,), 0.0, y)
-        return y.astype(x.dtype)
+        width, c = x.shape[-1:], self.config
+        x32 = x.astype(jnp.float32)  # scale and bias have its dtype
+        scale = vector(self, "scale", width, (self.axis,), 1.0, x32)
+        if not (self.kind == "layernorm" and c.bias):
+            return normalize(x, scale, self.kind == "layernorm", c.norm_epsilon)
+        bias = vector(self, "bias", width, (self.axis,), 0.0, x32)
+        return (normalize(x32, scale, True, c.norm_epsilon) + bias).astype(x.dtype)
 
 
 class FeedForward(nn.Module):
@@ -130,11 +134,11 @@ class FeedForward(nn.Module):
             return layer(x_btd)
 
         if c.ffn == "swiglu":
-            hidden_btf = jax.nn.silu(up("gate")) * up("up")
+            hidden_btf = swiglu(up("gate"), up("up"))
         elif c.ffn == "relu2":
             hidden_btf = jnp.square(jax.nn.relu(up("up")))
         else:
-            hidden_btf = jax.nn.gelu(up("up"))
+            hidden_btf = gelu(up("up"))
         axes, std = ("ffn", "width"), residual_std(c)
         down = Linear(c, placement, (c.ffn_width,), (c.width,), axes, std, name="down")
         return down(hidden_btf)

@@ -8,6 +8,7 @@ pass neither stores nor repeats them.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -26,9 +27,14 @@ ACCELERATOR_FACTOR = 128
 Sums = dict[str, jax.Array]
 
 
-def logits(config: Model, x_bcd: jax.Array, head_vd: jax.Array) -> jax.Array:
+def logits(
+    config: Model,
+    x_bcd: jax.Array,
+    head_vd: jax.Array,
+    multiply: Callable[[jax.Array, jax.Array], jax.Array] = linear_float32,
+) -> jax.Array:
     """Float32 scores [b, c, v]; ids beyond the vocabulary (padding) can never be chosen."""
-    return _score(config, linear_float32(x_bcd, head_vd), 0)
+    return _score(config, multiply(x_bcd, head_vd), 0)
 
 
 def _score(config: Model, z_bcv: jax.Array, first: jax.Array | int) -> jax.Array:

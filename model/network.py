@@ -4,6 +4,7 @@ Shapes: b batch, t time, v padded vocabulary. Parameters are nested dicts of flo
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,10 +12,12 @@ import jax
 import jax.numpy as jnp
 
 from configs.schema import Model
-from model import lstm, transformer
+from model import float8, lstm, transformer
+from model import turned as turned_matrices
 from model.attention import choose, scores
 from model.inputs import Inputs, Targets, split, token_keys
 from model.layers import Embedding, FeedForward
+from model.linear import linear_float32
 from model.loss import Sums, cross_entropy, logits
 from model.parameters import Declared, Parameter
 from model.pipeline import share, unshare
@@ -58,6 +61,23 @@ def declare(config: Model) -> Declarations:
     return jax.tree.map(lambda box: box.parameter, boxes, is_leaf=_is_box)
 
 
+def round_matrices(config: Model, params: Params, placement: Placement) -> Any:
+    """What the blocks multiply with in place of their float32 matrices; None: with these.
+
+    Raises:
+        InputError: 8-bit products are asked for where they would not be fast.
+    """
+    float8.check(config, placement)
+    if config.matrix_dtype != "float8":
+        return None
+    return float8.prepare(params, declare(config), placement)
+
+
+def with_rounded(params: Params, rounded: Any) -> Params:
+    """Parameters for `loss` with what round_matrices made of them; gradients are the former's."""
+    return params if rounded is None else float8.join(params, rounded)
+
+
 def init(config: Model, key: jax.Array) -> Params:
     """Initial parameters; each one's key derives from `key` and its path."""
     return jax.tree.map(Declared.unbox, _boxed(config, key), is_leaf=_is_box)
@@ -75,8 +95,8 @@ def features(
     return x_btd, head_vd
 
 
-def _run(network: nn.Module, params: Params, *args: Any) -> Any:
-    return network.apply({"params": params}, *args)
+def _run(network: nn.Module, params: Params, *args: Any, **collections: Params) -> Any:
+    return network.apply({"params": params, **collections}, *args)
 
 
 def loss(
@@ -174,8 +194,20 @@ def start_cache(config: Model, batch: int, length: int) -> Cache:
     return Cache(layers, jnp.zeros(batch, jnp.int32))
 
 
+def turn(config: Model, params: Params, rows: int) -> Params | None:
+    """What `decode` with t = 1 is faster with for so many rows; None where it would not be."""
+    if not turned_matrices.serves(config, rows):
+        return None
+    return turned_matrices.turn(params, declare(config))
+
+
 def decode(
-    config: Model, params: Params, cache: Cache, tokens_bt: jax.Array, lengths_b: jax.Array
+    config: Model,
+    params: Params,
+    cache: Cache,
+    tokens_bt: jax.Array,
+    lengths_b: jax.Array,
+    turned: Params | None = None,
 ) -> tuple[jax.Array, Cache]:
     """Read a few tokens more and say what comes next.
 
@@ -184,6 +216,7 @@ def decode(
             read in one call, generation goes on with t = 1. The cache must have room for t more
             in every row, padding included.
         lengths_b: int32, at least 1.
+        turned: what `turn` made of params, where many tokens will be read one by one.
 
     Returns:
         Float32 logits [b, v] after each row's last token, and the memory with the tokens added.
@@ -194,9 +227,14 @@ def decode(
     inputs = Inputs(tokens_bt, None, positions_bt)
     extra = (steps_t[None] < lengths_b[:, None],) if config.kind == "lstm" else ()
     network = _network(config, here())
-    x_btd, head_vd, layers = _run(network, params, inputs, cache.layers, *extra)
+    collections = {} if turned is None else {turned_matrices.COLLECTION: turned}
+    x_btd, head_vd, layers = _run(network, params, inputs, cache.layers, *extra, **collections)
+    multiply: Callable[[jax.Array, jax.Array], jax.Array] = linear_float32
+    if turned is not None:
+        multiply = turned_matrices.few  # the output table is [v, d] as it is
     last_b1d = jnp.take_along_axis(x_btd, (lengths_b - 1)[:, None, None], axis=1)
-    return logits(config, last_b1d, head_vd)[:, 0], Cache(layers, cache.length_b + lengths_b)
+    logits_bv = logits(config, last_b1d, head_vd, multiply)[:, 0]
+    return logits_bv, Cache(layers, cache.length_b + lengths_b)
 
 
 __all__ = [
@@ -212,5 +250,8 @@ __all__ = [
     "features",
     "init",
     "loss",
+    "round_matrices",
     "start_cache",
+    "turn",
+    "with_rounded",
 ]

@@ -25,6 +25,7 @@ from model.layers import (
 )
 from model.pipeline import pipeline
 from model.placement import Placement
+from model.turned import COLLECTION
 
 REMAT_POLICIES = {
     "full": None,  # keep only each block's input
@@ -35,10 +36,14 @@ REMAT_POLICIES = {
 
 
 class KeyValues(NamedTuple):
-    """Keys and values of past tokens, of one layer or stacked over layers."""
+    """Keys and values of past tokens, of one layer or stacked over layers.
 
-    k_bskh: jax.Array
-    v_bskh: jax.Array
+    Heads come before time, so that a head's past is one piece of memory: XLA:CPU would copy the
+    whole cache into that order for each token.
+    """
+
+    k_bksh: jax.Array
+    v_bksh: jax.Array
 
 
 # One entry a layer; with scanned layers one an entry of the window pattern, stacked over its
@@ -91,9 +96,10 @@ class Attention(nn.Module):
             )
         else:
             past = remember(past, k_btkh, v_btkh, inputs.positions_bt)
-            slots_1s = jnp.arange(past.k_bskh.shape[1])[None]
+            slots_1s = jnp.arange(past.k_bksh.shape[2])[None]
             mask_bts = visible(inputs.positions_bt, slots_1s, self.window)
-            read_btnh = weigh(q_btnh, *past, mask_bts)
+            k_bskh, v_bskh = (jnp.swapaxes(x, 1, 2) for x in past)  # views: nothing is moved
+            read_btnh = weigh(q_btnh, k_bskh, v_bskh, mask_bts)
         read_btnh = jax.ad_checkpoint.checkpoint_name(read_btnh, ATTENTION_OUTPUT)
         axes = ("heads", "head_dim", "width")
         shape, std = (c.heads, c.head_dim), residual_std(c)
@@ -105,9 +111,14 @@ def remember(
     past: KeyValues, k_btkh: jax.Array, v_btkh: jax.Array, positions_bt: jax.Array
 ) -> KeyValues:
     """Write new keys and values at their positions, row by row."""
-    write = jax.vmap(lambda old, new, start: jax.lax.dynamic_update_slice(old, new, (start, 0, 0)))
+
+    @jax.vmap
+    def write(old_ksh: jax.Array, new_tkh: jax.Array, start: jax.Array) -> jax.Array:
+        new_kth = jnp.swapaxes(new_tkh, 0, 1)
+        return jax.lax.dynamic_update_slice(old_ksh, new_kth, (0, start, 0))
+
     starts_b = positions_bt[:, 0]
-    return KeyValues(write(past.k_bskh, k_btkh, starts_b), write(past.v_bskh, v_btkh, starts_b))
+    return KeyValues(write(past.k_bksh, k_btkh, starts_b), write(past.v_bksh, v_btkh, starts_b))
 
 
 class Block(nn.Module):
@@ -211,7 +222,7 @@ class Transformer(nn.Module):
         count = self.config.layers // period
         layers = nn.scan(
             Period,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, COLLECTION: 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, 0, 0),
             length=count,
@@ -257,7 +268,7 @@ def empty_cache(config: Model, batch: int, length: int) -> Cache:
     """Room for `length` past tokens of `batch` rows, in the layout the layers are run in."""
     entries = len(config.windows) if config.scan else config.layers
     stacked = (config.layers // entries,) if config.scan else ()
-    shape = (*stacked, batch, length, config.kv_heads, config.head_dim)
+    shape = (*stacked, batch, config.kv_heads, length, config.head_dim)
     return tuple(
         KeyValues(jnp.zeros(shape, config.compute_dtype), jnp.zeros(shape, config.compute_dtype))
         for _ in range(entries)

@@ -23,7 +23,7 @@ from absl import flags
 
 from configs import flags as config_flags
 from configs.schema import Config
-from parallel import hosts
+from parallel import compiler_flags, hosts
 
 _RECIPE = config_flags.define_recipe(Config)
 _WORKDIR = flags.DEFINE_string("workdir", None, "where all about the run goes", required=True)
@@ -63,6 +63,7 @@ def _keep_memory() -> None:
 
 def run() -> int:
     """The command."""
+    os.environ.update(compiler_flags.variables(os.environ))
     cluster = hosts.find(_COORDINATOR.value, _PROCESS.value, _PROCESSES.value)
     if cluster and not hosts.is_worker():
         return hosts.supervise(cluster, _START_TIMEOUT.value)

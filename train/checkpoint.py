@@ -11,9 +11,9 @@
 A directory named by a bare step appears by one rename, once all of it has reached the disk, and
 disappears by one, so a kill at any moment leaves the other checkpoints as they were. The rest is
 checked on the way back, because Orbax loads flipped bits and casts dtypes without a word.
-The directory lies on a file system, local or mounted, and one run writes it. Where several
-processes train together, each writes and reads the shards of its own devices, and all else is done
-by the first; every method of a Writer but `check` is then called by all of them in the same order.
+One run writes a directory, on a local or mounted file system. Where several processes train, each
+writes and reads the shards of its own devices, and all else is done by the first; every method of a
+Writer but `check` is then called by all of them in the same order.
 """
 
 import errno
@@ -43,6 +43,7 @@ from train import lock, manifests
 
 FORMAT = 1  # of what this module writes
 STATE = "state"
+FILE_BYTES = 2**26  # of a file of arrays, about: hashing takes all cores only where there are many
 
 # Here one sentence reports a failure. Orbax logs a stack for it, asyncio one for each other write
 # that fails and that Orbax does not ask for, and Python warns of writes that it does not begin.
@@ -182,7 +183,8 @@ class Writer(Reader):
         with self._explained(step, draft):
             if agreement.is_first():
                 draft.mkdir()
-            self._orbax.save(draft / STATE, args=ocp.args.PyTreeSave(arrays))
+            args = ocp.args.PyTreeSave(arrays, ocdbt_target_data_file_size=FILE_BYTES)
+            self._orbax.save(draft / STATE, args=args)
         self._pending = step, self._thread.submit(self._finish, step, draft, manifest)
         self._unconfirmed = True
 

@@ -22,6 +22,8 @@ from configs.schema import Model, require
 from data.tokenizer import Tokenizer
 from train.sampling import Sampling, draw
 
+_MANY = 16  # tokens to write, from which on it pays to put the matrices into another layout first
+
 
 class Text(NamedTuple):
     """One continuation."""
@@ -104,6 +106,7 @@ def _write(
     rows, longest = opening_bt.shape
     cache = model.start_cache(config, rows, min(longest + count, config.context))
     logits_bv, cache = model.decode(config, params, cache, opening_bt, lengths_b)
+    turned = model.turn(config, params, rows) if count >= _MANY else None
 
     def going_on(carry: tuple) -> jax.Array:
         i, ended_b, *_ = carry
@@ -116,7 +119,7 @@ def _write(
         ended_b = ended_b | (token_b == eod) | (cache.length_b >= config.context)
         # A row that has ended is read on with the others, and what it says is ignored.
         logits_bv, cache = model.decode(
-            config, params, cache, token_b[:, None], jnp.ones(rows, jnp.int32)
+            config, params, cache, token_b[:, None], jnp.ones(rows, jnp.int32), turned
         )
         return i + 1, ended_b, written_bn, logits_bv, cache
 

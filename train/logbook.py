@@ -87,7 +87,8 @@ class Logbook:
 
     def event(self, step: int, event: str, **details: Any) -> None:
         """Write down that something happened."""
-        self._sinks.write(self._row("event", step) | {"event": event} | details)
+        row = self._row("event", step) | {"event": event} | self.meter.waits()
+        self._sinks.write(row | details)
 
     def evaluation(self, step: int, result: dict[str, Any]) -> None:
         """Report an evaluation."""
@@ -121,6 +122,7 @@ class Logbook:
             self._row("train", step)
             | values
             | {"step_seconds": seconds, "tokens_per_second": speed, "mfu": mfu}
+            | self.meter.waits()
         )
         left = (self._config.steps - step) * seconds
         rates = f"  {quantity(speed)} tokens/s  MFU {mfu:.1%}  {duration(left)} left"

@@ -16,7 +16,7 @@ from data.loader import SYNTHETIC_EOD, train_batches
 from data.store import Store
 from parallel import agreement
 from parallel.mesh import host_share, make_mesh, shard_batch
-from train import setup
+from train import ahead, setup
 from train.checkpoint import Writer, open_checkpoints
 from train.evaluation import VALIDATION, evaluate
 from train.logbook import Logbook, NonFiniteError
@@ -45,6 +45,7 @@ class Run(NamedTuple):
     mesh: jax.sharding.Mesh
     update: Callable[[State, jax.Array], tuple[State, dict[str, jax.Array]]]
     window_sums: Callable[[model.Params, jax.Array], dict[str, jax.Array]]
+    compiled: Callable[[], None]  # waits for the update
     checkpoints: Writer
     log: Logbook
     profiler: Profiler
@@ -70,22 +71,28 @@ def train(
     ):
         store = setup.open_data(config)
         setup.check_all_same(config, store)
-        resumed = agreement.first(checkpoints.latest) is not None
+        latest = agreement.first(checkpoints.latest)
+        resumed = latest is not None
         changes = []
         if resumed:
             changes = agreement.first(
                 lambda: setup.check_same_run(workdir, config, store, allow_change)
             )
         mesh = make_mesh(config)
-        state, first, seconds = _first_state(config, mesh, checkpoints, resumed)
+        peak = device_peak(config.model.compute_dtype)  # before anything else uses the cores
+        eod = store.eod if store else SYNTHETIC_EOD
+        update, window_sums = make_step(config, eod, mesh), make_evaluation(config, eod, mesh)
         validation = bool(store and store.tokens(VALIDATION))
+        evaluation = window_sums if validation else None
+        compiled = ahead.begin(config, mesh, update, evaluation, latest or 0)
+        state, first, seconds = _first_state(config, mesh, checkpoints, resumed)
         early = EarlyEnd(config, workdir / METRICS, first, validation)
         if first >= config.steps or early.reason:
             if agreement.is_first():
                 why = "" if first >= config.steps else f", stopped early: {early.reason}"
                 console.say(f"the run in {workdir} is complete{why}\n\n{report(workdir)}")
             return DONE
-        facts = setup.describe(config, store, mesh, device_peak(config.model.compute_dtype))
+        facts = setup.describe(config, store, mesh, peak)
         with writing(workdir):
             if agreement.is_first():
                 setup.write_record(workdir, config, store, facts)
@@ -95,14 +102,14 @@ def train(
         console.say(f"{workdir}: {f'going on from step {first}' if resumed else 'a new run'}")
         meter.add(seconds)
         log = Logbook(config, sinks, console, meter, facts)
-        eod = store.eod if store else SYNTHETIC_EOD
         run = Run(
             config,
             workdir,
             store,
             mesh,
-            make_step(config, eod, mesh),
-            make_evaluation(config, eod, mesh),
+            update,
+            window_sums,
+            compiled,
             checkpoints,
             log,
             Profiler(workdir / TENSORBOARD, profile if agreement.is_first() else None),
@@ -112,7 +119,8 @@ def train(
         log.event(first, "resumed" if resumed else "started", changes=changes)
         try:
             step, asked = _updates(run, state, first, stop)
-            checkpoints.wait()
+            with meter.waiting("save"):
+                checkpoints.wait()
             return _close(run, step, asked)
         except NonFiniteError as error:
             return _give_up(run, error)
@@ -139,10 +147,13 @@ def _updates(run: Run, state: State, first: int, stop: StopRequest) -> tuple[int
     under way.
     """
     config, step, asked, compiled = run.config, first, 0, set[int]()
-    batches = train_batches(run.store, config, first, host_share(run.mesh))
-    for step, rows_bt in enumerate(batches, first + 1):
+    # On a CPU, threads: TensorFlow takes longer to import than a short run takes to train.
+    threads = jax.default_backend() == "cpu"
+    batches = train_batches(run.store, config, first, host_share(run.mesh), threads)
+    for step, rows_bt in enumerate(run.log.meter.awaited(batches), first + 1):
         run.profiler.before(step, run.log.flush)
         began = time.monotonic()
+        run.compiled()
         batch = shard_batch(run.mesh, rows_bt)
         with jax.transfer_guard("disallow"):  # an array that moves unasked costs every update
             state, metrics = run.update(state, batch)
@@ -178,7 +189,8 @@ def _evaluate(run: Run, step: int, params: model.Params) -> float | None:
     """The validation loss, where there is a validation split."""
     if not (run.store and run.store.tokens(VALIDATION)):
         return None
-    result = evaluate(run.config, run.store, params, run.window_sums, run.mesh)
+    with run.log.meter.waiting("evaluation"):
+        result = evaluate(run.config, run.store, params, run.window_sums, run.mesh)
     run.log.evaluation(step, result)
     run.early.add(step, result)
     return result["loss"]
@@ -194,8 +206,9 @@ def _ends_early(run: Run, step: int) -> bool:
 
 def _save(run: Run, step: int, state: State, validation_loss: float | None) -> None:
     """Start a checkpoint. The rows up to it are made durable first, so that none can be missing."""
-    run.log.sync()
-    run.checkpoints.save(step, state, {"seconds": run.log.meter.seconds}, validation_loss)
+    with run.log.meter.waiting("save"):
+        run.log.sync()
+        run.checkpoints.save(step, state, {"seconds": run.log.meter.seconds}, validation_loss)
 
 
 def _close(run: Run, step: int, asked: int) -> int:

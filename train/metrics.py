@@ -11,13 +11,14 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, Literal, TextIO, TypeVar
 
 from train.record import METRICS, TENSORBOARD
 
 Row = dict[str, Any]
+WAITS = ("data", "save", "evaluation")  # what else than updates takes the loop's time
 Result = TypeVar("Result")
 
 
@@ -169,12 +170,13 @@ class Sinks:
 
 
 class Meter:
-    """The wall clock of a run, and of its updates."""
+    """The wall clock of a run, of its updates, and of what its loop waits for meanwhile."""
 
     def __init__(self) -> None:
         self._origin = time.monotonic()
         self._mark: tuple[int, float] | None = None
         self._last = (0, 0.0)
+        self._waited = dict.fromkeys(WAITS, 0.0)
 
     @property
     def seconds(self) -> float:
@@ -200,6 +202,30 @@ class Meter:
     def pause(self) -> None:
         """What comes now (compiling, evaluation, a checkpoint) is no part of an update."""
         self._mark = None
+
+    @contextmanager
+    def waiting(self, cause: Literal["data", "save", "evaluation"]) -> Iterator[None]:
+        """Count the time of a `with` block as time in which the loop waits for `cause`."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._waited[cause] += time.monotonic() - began
+
+    def awaited(self, batches: Iterator[Result]) -> Iterator[Result]:
+        """The batches, each counted as waiting for data until it is there."""
+        while True:
+            with self.waiting("data"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    def waits(self) -> dict[str, float]:
+        """Seconds waited since they were last asked for, under the names that rows have."""
+        waited = {f"{cause}_seconds": seconds for cause, seconds in self._waited.items()}
+        self._waited = dict.fromkeys(WAITS, 0.0)
+        return waited
 
 
 class Console:

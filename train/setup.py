@@ -1,6 +1,7 @@
 """What a run decides before its first update: what it is about, and whether it may go on."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from train.metrics import quantity
 from train.peak import Peak
 
 SYNTHETIC = "synthetic"
+_TO_COMPILER = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 REPEATS = 4  # epochs that cost little against new text (Muennighoff et al. 2023, arXiv:2305.16264)
 
 
@@ -93,6 +95,7 @@ def describe(config: Config, store: Store | None, mesh: jax.sharding.Mesh, peak:
         "bubble": bubble(config.batch.size // config.batch.microbatch, place.stage, place.rounds),
         "attention": model.attention_backend(config.model, place),
         "peak": {"name": peak.name, "flops": peak.flops},
+        "compiler": {name: os.environ[name] for name in _TO_COMPILER if name in os.environ},
         "data": _describe_data(config, store),
         "versions": record.versions(),
     }
@@ -136,6 +139,8 @@ def decisions(config: Config, run: dict[str, Any]) -> str:
         f"{context}, {batch.microbatch} at once)",
         "peak": f"{quantity(run['peak']['flops'])}FLOP/s a device ({run['peak']['name']}), for MFU",
     }
+    if "LIBTPU_INIT_ARGS" in run.get("compiler", {}):
+        lines["options"] = run["compiler"]["LIBTPU_INIT_ARGS"]
     if "tokens" in data:
         train, validation = data["tokens"]["train"], data["tokens"]["validation"]
         lines["data"] += f", {quantity(train)} tokens, {quantity(validation)} held out"

@@ -107,9 +107,14 @@ def make_gradients(config: Config, eod: int, mesh: Mesh) -> Callable[..., tuple[
     def share(
         params: model.Params, window_bt: jax.Array, key: jax.Array, rows_b: jax.Array
     ) -> tuple[Any, Sums]:
+        rounded = model.round_matrices(config.model, params, place)  # once for all microbatches
+
+        def loss_of(params: model.Params, *rest: jax.Array) -> tuple[jax.Array, Sums]:
+            return loss(model.with_rounded(params, rounded), *rest)
+
         # A pipeline takes all microbatches at once, one after the other.
         at_once = len(window_bt) if place.stage > 1 else place.microbatch
-        gradients, sums = accumulate(loss, params, window_bt, rows_b, at_once, key, of_part)
+        gradients, sums = accumulate(loss_of, params, window_bt, rows_b, at_once, key, of_part)
         if mesh.size == 1:
             return gradients, sums
         gradients = jax.tree.map(

@@ -10,7 +10,7 @@ included) when the window is not 0. Backends agree with `xla`, the reference, fo
 import jax
 
 from configs.schema import InputError, Model
-from model.attention import chunked, cudnn, kept, reference, splash
+from model.attention import chunked, cudnn, kept, packed, reference, splash
 from model.attention.reference import ATTENTION_OUTPUT, scores, visible, weigh
 from model.placement import Placement
 
@@ -63,6 +63,9 @@ def choose(config: Model, placement: Placement) -> str:
     short = "xla" if _obstacle("xla_kept", config, placement) else "xla_kept"
     long = "xla_chunked" if config.context >= LONG else short
     preferred = {"gpu": "cudnn", "tpu": "splash"}.get(placement.platform, long)
+    # On this machine's own GPU, where it was compared with the reference, and nowhere unseen.
+    if placement.platform == jax.default_backend() == "gpu":
+        preferred = preferred if _obstacle("packed", config, placement) else "packed"
     return long if _obstacle(preferred, config, placement) else preferred
 
 
@@ -74,7 +77,7 @@ def _obstacle(backend: str, config: Model, placement: Placement) -> str:
             return f"it needs whole windows and mesh.sequence={placement.sequence} splits them"
         if platform != "cpu":
             return f"it is made for CPUs and this is {platform}"
-    if backend == "cudnn":
+    if backend in ("cudnn", "packed"):
         if placement.sequence > 1:
             return f"cuDNN needs whole windows and mesh.sequence={placement.sequence} splits them"
         if platform != "gpu":
@@ -87,6 +90,8 @@ def _obstacle(backend: str, config: Model, placement: Placement) -> str:
             )
         if config.context % 2:  # only where documents are masked, which is not known here
             return f"cuDNN needs an even context, not {config.context}"
+        if backend == "packed":
+            return packed.obstacle(config.head_dim)
     if backend == "splash":
         if platform != "tpu":
             return f"splash attention needs a TPU and this is {platform}"
@@ -103,5 +108,6 @@ BACKENDS = {
     "xla_kept": kept.attend,
     "xla_chunked": chunked.attend,
     "cudnn": cudnn.attend,
+    "packed": packed.attend,
     "splash": splash.attend,
 }

@@ -13,6 +13,7 @@ Exit codes: 0 it fits (or the chip's memory is unknown); 2 wrong input, with one
 not fit.
 """
 
+import functools
 import json
 import os
 import time
@@ -23,6 +24,7 @@ from absl import flags
 
 from configs import flags as config_flags
 from configs.schema import Config, InputError
+from parallel import compiler_flags
 from parallel.compile import topology as topologies
 
 FITS = 0
@@ -35,6 +37,9 @@ _HLO = flags.DEFINE_string("hlo", "", "a file for the text of the compiled progr
 _SEARCH = flags.DEFINE_boolean(
     "search", False, "try meshes, microbatches and remat policies instead; rank those that fit"
 )
+_CHIP_OPTIONS = flags.DEFINE_boolean(
+    "chip_options", True, "tell a TPU's compiler what parallel/compiler_flags.py has for the chip"
+)
 _MINUTES = flags.DEFINE_float("minutes", 14.0, "how long --search may take")
 
 
@@ -44,13 +49,16 @@ def run() -> int:
     # Before the first import of JAX, which reads them once.
     os.environ.update(topologies.environment(where, os.environ.get("XLA_FLAGS", "")))
     config = topologies.with_slices(_RECIPE.load(), where)
+    present = os.environ.get(compiler_flags.VARIABLE, "")
+    options = compiler_flags.chosen(where.family, present) if _CHIP_OPTIONS.value else {}
+    compile_one = functools.partial(compile_step, options=options)
     if _SEARCH.value:
         from parallel.compile.search import search
 
-        found = search(config, where, _MINUTES.value, compile_step)
+        found = search(config, where, _MINUTES.value, compile_one)
         _write(found)
         return FITS if found["choices"] else DOES_NOT_FIT
-    report = compile_step(config, where, _HLO.value)
+    report = compile_one(config, where, hlo=_HLO.value)
     from parallel.compile.report import to_text
 
     print(to_text(report))
@@ -71,12 +79,19 @@ def _save(flag: str, path: str, text: str) -> None:
         raise InputError(f"--{flag}={path}: {error.strerror}; choose another file") from error
 
 
-def compile_step(config: Config, where: topologies.Topology, hlo: str = "") -> dict[str, Any]:
+def compile_step(
+    config: Config,
+    where: topologies.Topology,
+    *,
+    options: compiler_flags.Options | None = None,
+    hlo: str = "",
+) -> dict[str, Any]:
     """Compile the train step of a run and report on it (parallel.compile.report.to_json).
 
     Args:
         config: the run.
         where: what to compile for; its environment is set.
+        options: what the compiler is told beyond its defaults.
         hlo: a file for the program's text, or nothing.
 
     Raises:
@@ -96,14 +111,17 @@ def compile_step(config: Config, where: topologies.Topology, hlo: str = "") -> d
     mesh = make_mesh(config, topologies.devices(where))
     chip = chips.find(mesh.devices.flat[0].device_kind)
     place = placement(config, mesh, config.batch.microbatch)
-    facts: dict[str, Any] = {"attention": model.attention_backend(config.model, place)}
+    facts: dict[str, Any] = {
+        "attention": model.attention_backend(config.model, place),
+        "options": options or {},
+    }
     shape = (config.batch.size, config.model.context + 1)
     batch = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=row_sharding(mesh))
     state = abstract(config, mesh)
     began = time.monotonic()
     try:
         step: Any = make_step(config, 0, mesh)
-        compiled = step.lower(state, batch).compile()
+        compiled = step.lower(state, batch).compile(compiler_options=options or None)
     except jax.errors.JaxRuntimeError as error:
         needed = estimate.exceeded(error, config, mesh, state, batch, chip)
         if needed is None:

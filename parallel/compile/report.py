@@ -30,7 +30,7 @@ def to_json(
         chip: whose figures were used.
         needed: bytes of a device.
         times: None where the compiler refused the step.
-        facts: what else is known: attention, compile_seconds, advice, notes, endless_loops.
+        facts: what else is known: attention, options, compile_seconds, advice, notes.
     """
     kinds = (
         *("parameters", "optimizer", "batch", "activations", "temporaries", "code", "other"),
@@ -96,11 +96,13 @@ def to_text(report: dict[str, Any]) -> str:
     """The report for people, from what to_json made."""
     mesh = " x ".join(f"{axis}={size}" for axis, size in report["mesh"].items() if size > 1)
     batch = report["batch"]
+    told = " ".join(f"{name}={value}" for name, value in report["options"].items())
     lines = [
         f"{report['topology']}: {report['devices']} devices ({report['chip']}), mesh {mesh or '1'}",
         f"{batch['size']} windows of {report['context']} tokens, {batch['microbatch']} at once; "
         f"remat {report['remat']}, attention {report['attention']}; compiled in "
         f"{report['compile_seconds']:.0f} s",
+        *([f"told to the compiler: {told}"] if told else []),
         "",
         *_memory_lines(report),
     ]

@@ -329,6 +329,8 @@ def test_without_tensorflow_the_batches_are_the_same():
     batches = list(loader.prefetch(lambda step: draw(step * 3, 3), 5, 25))
     assert "tensorflow" in sys.modules
     np.testing.assert_array_equal(np.array(json.loads(result.stdout)), np.array(batches))
+    threads = loader.prefetch(lambda step: draw(step * 3, 3), 5, 25, threads=True)
+    np.testing.assert_array_equal(list(threads), batches)
 
 
 def test_a_batch_is_one_call_and_few_are_fetched_ahead():

@@ -38,6 +38,22 @@ def assert_after(config, logits_bv, want_btv, read):
     assert np.all(np.isneginf(logits_bv[:, config.vocab :]))
 
 
+def _spoilt(params):
+    """Parameters whose matrices are of no use."""
+
+    def spoil(path, leaf):
+        return jnp.full_like(leaf, jnp.nan) if path[-1].key == "kernel" else leaf
+
+    return jax.tree_util.tree_map_with_path(spoil, params)
+
+
+def test_one_row_and_many_need_no_turned_matrices(make, random_params):
+    config = make()
+    params = random_params(config)
+    assert model.turn(config, params, 1) is model.turn(config, params, 33) is None
+    assert model.turn(make(compute_dtype="bfloat16"), params, 3) is None
+
+
 class TestDecode:
     def test_token_by_token_equals_all_at_once(self, variant, random_params):
         """Prompts of different length are read together, then every row goes on alone."""
@@ -74,6 +90,20 @@ class TestDecode:
         more = np.array([2, 3, 1])
         logits_bv, _ = decode(variant, params, cache, *padded(LENGTHS, more))
         assert_after(variant, logits_bv, want_btv, LENGTHS + more)
+
+    def test_turned_matrices_are_the_same_matrices(self, variant, random_params):
+        """What several rows are multiplied with on a CPU, scanned layers and biases included."""
+        params = random_params(variant)
+        turned = model.turn(variant, params, 3)
+        assert (turned is None) == (variant.kind == "lstm" or jax.default_backend() != "cpu")
+        cache = model.start_cache(variant, 3, TOTAL)
+        _, cache = decode(variant, params, cache, *padded([0, 0, 0], LENGTHS))
+        step = *padded(LENGTHS, [1, 1, 1]), turned
+        left = _spoilt(params) if turned else params  # then no other matrix may be read
+        logits_bv, cache = decode(variant, left, cache, *step)
+        want_btv = all_logits(variant, params)
+        assert_after(variant, logits_bv, want_btv, LENGTHS + 1)
+        np.testing.assert_array_equal(cache.length_b, LENGTHS + 1)
 
     def test_in_bfloat16_too(self, make, random_params):
         config = make(compute_dtype="bfloat16", kv_heads=2)

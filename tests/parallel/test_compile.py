@@ -23,7 +23,10 @@ from configs.schema import Batch, Config, Data, Model, Optimizer
 
 def get_config():
     return Config(
-        model=Model(vocab=128, context=128, layers=4, width=64, heads=4, scan=True, remat="full"),
+        model=Model(
+            vocab=128, context=128, layers=4, width=64, heads=4, scan=True, remat="full",
+            attention="xla",
+        ),
         data=Data(path="synthetic"),
         batch=Batch(size=16),
         optimizer=Optimizer(learning_rate=1e-3),

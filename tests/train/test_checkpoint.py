@@ -127,6 +127,16 @@ class TestRoundTrip:
                 state = update(state)
         assert bits(Reader(tmp_path).restore(state).state) == before
 
+    def test_arrays_are_spread_over_files_that_are_hashed_at_once(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("train.checkpoint.FILE_BYTES", 2**15)
+        state = {str(i): jnp.full((2**12,), i, jnp.float32) for i in range(16)}
+        with open_checkpoints(tmp_path, Checkpoints()) as checkpoints:
+            checkpoints.save(1, state, {})
+        sizes = [path.stat().st_size for path in files(tmp_path / "1" / "state")]
+        assert sum(sizes) > 16 * 2**14
+        assert max(sizes) < 2**15 + 2**14
+        assert bits(Reader(tmp_path).restore(state).state) == bits(state)
+
     def test_a_checkpoint_of_an_earlier_version(self, tmp_path):
         """Written once, when the format was new; every later version must read it."""
         with tarfile.open(Path(__file__).with_name("checkpoint_format_1.tar.gz")) as archive:

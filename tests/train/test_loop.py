@@ -6,7 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,8 +16,10 @@ import pytest
 
 from configs.schema import Batch, Checkpoints, Data, Evaluation, InputError, Optimizer
 from data import tokenizer as tokenizers
-from train import record
-from train.checkpoint import Reader, open_checkpoints
+from data.loader import train_batches
+from train import loop, record
+from train.checkpoint import Reader, Writer, open_checkpoints
+from train.evaluation import evaluate
 from train.loop import DONE, NOT_FINITE, train
 from train.profiler import Profile, parse
 from train.report import read_history
@@ -95,13 +99,16 @@ def test_metrics_of_a_step_are_read_when_the_next_is_under_way(short, tmp_path, 
     device_get = jax.device_get
 
     def spied_make_step(config, eod, mesh):
-        update = make_step(config, eod, mesh)
+        update: Any = make_step(config, eod, mesh)
 
-        def spied(state, tokens_bt):
-            happened.append("dispatch")
-            return update(state, tokens_bt)
+        class Spied:
+            lower = staticmethod(update.lower)
 
-        return spied
+            def __call__(self, state, tokens_bt):
+                happened.append("dispatch")
+                return update(state, tokens_bt)
+
+        return Spied()
 
     def spied_get(tree):
         if isinstance(tree, dict) and "gradient_norm" in tree:
@@ -121,6 +128,32 @@ def test_random_tokens_need_no_store(short, tmp_path, rows, capsys):
     assert len(rows(tmp_path, "train")) == 6
     assert rows(tmp_path, "eval") == []
     assert "training loss" in capsys.readouterr().out
+
+
+def test_the_record_shows_what_the_loop_waited_for(short, tmp_path, monkeypatch, rows):
+    def late(work, seconds):
+        def slow(*arguments):
+            time.sleep(seconds)
+            return work(*arguments)
+
+        return slow
+
+    def late_batches(*arguments):
+        return map(late(lambda batch: batch, 0.03), train_batches(*arguments))
+
+    monkeypatch.setattr(loop, "train_batches", late_batches)
+    monkeypatch.setattr(loop, "evaluate", late(evaluate, 0.5))
+    monkeypatch.setattr(Writer, "save", late(Writer.save, 0.1))
+    assert train(short, tmp_path) == DONE
+    recorded = rows(tmp_path, "train") + rows(tmp_path, "event")
+    waits = {
+        cause: sum(row[f"{cause}_seconds"] for row in recorded)
+        for cause in ("data", "save", "evaluation")
+    }
+    assert waits["data"] >= 6 * 0.03
+    assert waits["save"] >= 3 * 0.1  # at steps 2, 4 and 6
+    assert waits["evaluation"] >= 0.5  # after the last update
+    assert sum(waits.values()) < recorded[-1]["seconds"]
 
 
 def test_updates_that_stay_non_finite_end_the_run(short, tmp_path, rows, capsys):

@@ -161,6 +161,24 @@ def test_the_meter_times_updates_and_leaves_pauses_out(monkeypatch):
     assert meter.seconds == 50.0 + 73.5
 
 
+def test_the_meter_counts_what_the_loop_waits_for_once(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("train.metrics.time.monotonic", lambda: now[0])
+    meter = Meter()
+
+    def late():
+        for seconds in (3.0, 4.0):
+            now[0] += seconds
+            yield seconds
+
+    for _ in meter.awaited(late()):
+        now[0] += 100.0  # the update
+    with meter.waiting("save"):
+        now[0] += 5.0
+    assert meter.waits() == {"data_seconds": 7, "save_seconds": 5, "evaluation_seconds": 0}
+    assert set(meter.waits().values()) == {0}
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True

@@ -118,8 +118,9 @@ def test_memory_is_flat(long, tmp_path, monkeypatch):
     config = replace(long, steps=2000, checkpoints=Checkpoints(every=100))
     used = []
 
-    def watching(store, config, start_step, host):
-        for step, tokens_bt in enumerate(train_batches(store, config, start_step, host)):
+    def watching(store, config, start_step, host, threads):
+        batches = train_batches(store, config, start_step, host, threads)
+        for step, tokens_bt in enumerate(batches):
             if step % 100 == 0:
                 pages = int(Path("/proc/self/statm").read_text().split()[1])
                 used.append((pages * os.sysconf("SC_PAGE_SIZE"), len(jax.live_arrays())))
@@ -137,9 +138,9 @@ def test_a_signal_saves_and_the_run_goes_on(short, tmp_path, rows, final_state, 
     before = signal.getsignal(signal.SIGTERM)
     assert train(short, tmp_path / "straight") == DONE
 
-    def interrupting(store, config, start_step, host):
+    def interrupting(store, config, start_step, host, threads):
         for step, tokens_bt in enumerate(
-            train_batches(store, config, start_step, host), start_step
+            train_batches(store, config, start_step, host, threads), start_step
         ):
             if step == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
