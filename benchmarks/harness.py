@@ -3,7 +3,8 @@
 A machine that is shared changes its speed from minute to minute. So every contender works a short
 while in each round, ratios are taken within a round, and what is reported is their median and
 range. Each contender is a process of its own, so that none warms another's caches or threads; it
-waits, without using the machine, until it is asked for its next burst.
+waits, without using the machine, until it is asked for its next burst. All of them keep the memory
+that they free, as `python -m train` does.
 """
 
 import argparse
@@ -21,13 +22,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from train import malloc
+
 ROOT = Path(__file__).resolve().parent.parent
-# As python -m train sets it for itself on a CPU; every contender gets it.
-KEEP_MEMORY = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "100000000000",
-    "MALLOC_TOP_PAD_": "268435456",
-}
 
 
 class Unavailable(Exception):
@@ -47,7 +44,7 @@ class Contender:
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env={**os.environ, **KEEP_MEMORY, **(environment or {})},
+            env={**os.environ, **malloc.KEEP, **(environment or {})},
         )
         self.facts = self._answer()
 

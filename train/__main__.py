@@ -14,9 +14,6 @@ Exit codes: 0 done; 2 wrong input, with one sentence; 3 too many updates in a ro
 """
 
 import os
-import platform
-import sys
-from glob import glob
 from pathlib import Path
 
 from absl import flags
@@ -24,6 +21,7 @@ from absl import flags
 from configs import flags as config_flags
 from configs.schema import Config
 from parallel import compiler_flags, hosts
+from train.malloc import keep_memory
 
 _RECIPE = config_flags.define_recipe(Config)
 _WORKDIR = flags.DEFINE_string("workdir", None, "where all about the run goes", required=True)
@@ -43,23 +41,6 @@ _PEER_TIMEOUT = flags.DEFINE_float(
     "peer_timeout", 100.0, "seconds of silence after which another process counts as dead", 5.0
 )
 
-# XLA on CPU takes its temporary buffer from malloc anew in each update. glibc would return such a
-# large one to the kernel at once, and the next update would pay a page fault for each page of it.
-_KEEP_MEMORY = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "100000000000",
-    "MALLOC_TOP_PAD_": "268435456",
-}
-_ACCELERATORS = ("/dev/nvidia[0-9]*", "/dev/accel*", "/dev/vfio/[0-9]*", "/dev/kfd")
-
-
-def _keep_memory() -> None:
-    """Start this process over with malloc set to keep what it has: glibc reads that only then."""
-    on_cpu = os.environ.get("JAX_PLATFORMS") == "cpu" or not any(map(glob, _ACCELERATORS))
-    already = os.environ.keys() >= _KEEP_MEMORY.keys()
-    if on_cpu and not already and platform.libc_ver()[0] == "glibc":
-        os.execve(sys.executable, sys.orig_argv, _KEEP_MEMORY | dict(os.environ))
-
 
 def run() -> int:
     """The command."""
@@ -76,5 +57,5 @@ def run() -> int:
 
 
 if __name__ == "__main__":
-    _keep_memory()
+    keep_memory()
     config_flags.main(run, _RECIPE)
