@@ -139,12 +139,13 @@ def serve(path: Path, way: str, shape: str) -> None:
 def run(path: Path, workdir: Path, updates: int) -> None:
     """Train the 12M model of benchmarks.train_step on the store, with a checkpoint at the end."""
     from configs.schema import Batch, Config, Data, Model, Optimizer
+    from data.store import open_store
     from train.loop import train
 
     size = SIZES["12M"]
-    shape = {key: size[key] for key in ("vocab", "context", "layers", "width", "heads")}
+    shape = {key: size[key] for key in ("context", "layers", "width", "heads")}
     config = Config(
-        model=Model(**shape, bias=False),  # type: ignore[arg-type]
+        model=Model(vocab=open_store(path).vocab, **shape, bias=False),  # type: ignore[arg-type]
         data=Data(path=str(path)),
         batch=Batch(size=size["batch"]),
         optimizer=Optimizer(learning_rate=1e-4),

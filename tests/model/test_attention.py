@@ -176,7 +176,8 @@ class TestChunks:
 
     def test_memory_grows_with_length_and_not_with_its_square(self, monkeypatch):
         """Of two layers in a loop, which may keep what does not depend on their input."""
-        monkeypatch.setattr(chunked, "CHUNK", 32)  # both lengths in as many loops
+        monkeypatch.setattr(chunked, "CHUNK", 32)
+        monkeypatch.setattr(chunked, "LOOPS", 2)  # few to compile, and as many for both lengths
 
         def temporary(backend, t):
             def loss(q, k, v):

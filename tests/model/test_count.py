@@ -28,6 +28,7 @@ class TestPublished:
         assert counts.parameters == 124_337_664
         assert counts.forward_flops * 1024 == 291_648_307_200
 
+    @pytest.mark.slow
     def test_table_a9(self, shared_data):
         """The fifty models of Hoffmann et al. 2022, by their own vocabulary of 32,000.
 

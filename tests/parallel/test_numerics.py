@@ -55,7 +55,8 @@ def test_an_lstm_is_split_by_windows_and_width(on_eight):
 
 
 @pytest.mark.slow
-def test_the_tpus_kernel_reads_over_a_split_sequence(on_eight):
-    """Interpreted; forward and backward, full and within a window, packed documents."""
-    (distances,) = on_eight("splash")
+@pytest.mark.parametrize("backend", ["splash", "xla_chunked"])
+def test_attention_reads_over_a_split_sequence(backend, on_eight):
+    """Forward and backward, full and within a window, packed documents."""
+    (distances,) = on_eight("split_time", backend)
     assert max(distances) < 1e-5

@@ -204,9 +204,8 @@ class TestCheck:
                "norm": "rmsnorm", "positions": "rotary", "bias": False, **changes}
         )  # fmt: skip
 
-    @pytest.mark.parametrize(
-        ("name", "rate"), [("adamw", 0.002), pytest.param("muon", 0.02, marks=pytest.mark.slow)]
-    )
+    @pytest.mark.slow
+    @pytest.mark.parametrize(("name", "rate"), [("adamw", 0.002), ("muon", 0.02)])
     def test_width(self, name, rate, store_path):
         widths = [32, 128]
         networks = family(self.network(), widths, [1, 1], "heads")

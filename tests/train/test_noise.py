@@ -163,6 +163,7 @@ def on_eight(*meshes: dict) -> list[dict]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_replicas_that_are_split_themselves():
     (found,) = on_eight({"data": 2, "fsdp": 2})
     assert_right(found, parts=4)

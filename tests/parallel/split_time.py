@@ -1,11 +1,12 @@
-"""The TPU's attention kernel, interpreted, over a split sequence; started by test_numerics.py.
+"""Attention over a split sequence by the backend that is named; started by test_numerics.py.
 
 Prints how far its output and gradients on four devices lie from the reference's on one, relative to
-the largest value, for full attention and for a window.
+the largest value, for full attention and for a window. The TPU's kernel is interpreted.
 """
 
 import functools
 import json
+import sys
 from typing import Any
 
 import jax
@@ -14,14 +15,15 @@ import numpy as np
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel
 from jax.sharding import AxisType, PartitionSpec
 
-from model.attention import attention
+from model.attention import attention, chunked
 from model.placement import SEQUENCE, Placement, pieces_in_time
 
 PARTS, TIME, HEADS, KV_HEADS, WIDTH = 4, 1024, 4, 2, 64
+PLATFORMS = {"splash": "tpu", "xla_chunked": "cpu"}
 
 
-def run(window: int) -> float:
-    placement = Placement("tpu", sequence=PARTS)
+def run(backend: str, window: int) -> float:
+    placement = Placement(PLATFORMS[backend], sequence=PARTS)
     order = pieces_in_time(placement, TIME)
     keys = jax.random.split(jax.random.key(0), 4)
     shapes = ((2, TIME, heads, WIDTH) for heads in (HEADS, KV_HEADS, KV_HEADS, HEADS))
@@ -38,7 +40,7 @@ def run(window: int) -> float:
     want = jax.jit(functools.partial(outputs, "xla", Placement("cpu")))(*arrays)
     over_time = PartitionSpec(None, SEQUENCE)
     split = jax.shard_map(
-        functools.partial(outputs, "splash", placement),
+        functools.partial(outputs, backend, placement),
         mesh=jax.make_mesh(
             (PARTS,), (SEQUENCE,), axis_types=(AxisType.Auto,), devices=jax.devices()[:PARTS]
         ),
@@ -54,4 +56,5 @@ def run(window: int) -> float:
 if __name__ == "__main__":
     interpreted = functools.partial(splash_attention_kernel.make_splash_mqa, interpret=True)
     splash_attention_kernel.make_splash_mqa = interpreted
-    print(json.dumps([run(0), run(200)]))
+    chunked.CHUNK = 48  # several in each of the two pieces that a device has, and a ragged end
+    print(json.dumps([run(sys.argv[1], window) for window in (0, 200)]))
