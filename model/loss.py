@@ -19,9 +19,11 @@ from model.inputs import Targets
 from model.linear import linear_float32, linear_float32_gradients
 from model.placement import TENSOR, Placement
 
-# Float32 logits alive at once on a device: 8 MiB on a CPU, where they should stay in its caches. An
-# accelerator gets 1 GiB, since every chunk reads the output table and adds to its gradient.
+# Float32 logits alive at once on a device: 8 MiB on a CPU, where they should stay in its caches,
+# but of no fewer tokens than these, since every chunk reads the output table and adds to its
+# gradient. For that reason an accelerator gets 1 GiB.
 CHUNK_LOGITS = 2**21
+CHUNK_TOKENS = 256
 ACCELERATOR_FACTOR = 128
 
 Sums = dict[str, jax.Array]
@@ -83,7 +85,10 @@ def _chunks(
 ) -> tuple[jax.Array, Targets]:
     """Cut time into equal chunks on a new leading axis, padding the last with weight 0."""
     b, t, _ = x_btd.shape
-    alive = CHUNK_LOGITS * (1 if placement.platform == "cpu" else ACCELERATOR_FACTOR)
+    if placement.platform == "cpu":
+        alive = max(CHUNK_LOGITS, CHUNK_TOKENS * ids)
+    else:
+        alive = CHUNK_LOGITS * ACCELERATOR_FACTOR
     count = min(t, -(-b * t * ids // alive))
     length = -(-t // count)
     count = -(-t // length)  # else most of the last chunks could be padding

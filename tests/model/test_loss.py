@@ -78,6 +78,7 @@ class TestChunked:
     def test_equals_plain(self, chunks, vocab, softcap, z_loss, monkeypatch):
         config = settings(vocab, logit_softcap=softcap)
         table = BATCH * TIME * config.padded_vocab
+        monkeypatch.setattr(module, "CHUNK_TOKENS", 1)
         monkeypatch.setattr(module, "CHUNK_LOGITS", -(-table // chunks))
         arrays = draw(vocab)
         assert module._chunks(here(), config.padded_vocab, *arrays[::2])[0].shape[0] == min(
@@ -94,6 +95,7 @@ class TestChunked:
     def test_without_a_gradient_the_sums_are_the_same(self, monkeypatch):
         """Evaluation does not go through the code that computes gradients."""
         config = settings(100)
+        monkeypatch.setattr(module, "CHUNK_TOKENS", 1)
         monkeypatch.setattr(module, "CHUNK_LOGITS", 1000)
         arrays = draw(100)
         want = gradient(cross_entropy, config, 0.0)(*arrays)[0][1]
@@ -108,6 +110,7 @@ class TestChunked:
         table = BATCH * time * vocab
 
         def compiled(count):
+            monkeypatch.setattr(module, "CHUNK_TOKENS", 1)
             monkeypatch.setattr(module, "CHUNK_LOGITS", table // count)
             return gradient(cross_entropy, config, 0.1).lower(*arrays).compile()
 
