@@ -7,8 +7,8 @@ sizes of benchmarks/train_step.py. Ours is model.loss.cross_entropy, which has a
 at a time and makes their gradient while they are there; plain JAX is logsumexp over the table of
 all logits, differentiated; PyTorch is linear and cross_entropy. Operations are those of the three
 products, bytes those of the arrays that go in and come out, over this machine's measured peaks.
-Memory is what the compiler plans for (JAX) and how much the process's peak resident memory grows,
-from smallest to largest. About three minutes on two quiet cores.
+Memory is what the compiler plans for.
+About three minutes on two quiet cores.
 """
 
 import argparse
@@ -18,7 +18,6 @@ from typing import Any
 
 from benchmarks import harness
 from benchmarks.attention import timed
-from benchmarks.memory import peak_resident
 from benchmarks.train_step import SIZES
 
 MIB = 2**20
@@ -82,7 +81,7 @@ def in_jax(contender: str, names: list[str]) -> None:
     """Serve as ours or as plain JAX."""
     import jax
 
-    facts: dict[str, Any] = {"planned": {}, "resident": {}, "loss": {}}
+    facts: dict[str, Any] = {"planned": {}, "loss": {}}
     runs: dict[str, Callable[[], Any]] = {}
     for name in names:
         b, t, d, v = sizes_of(name)
@@ -94,9 +93,7 @@ def in_jax(contender: str, names: list[str]) -> None:
         compiled = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(*given).compile()
         analysis: Any = compiled.memory_analysis()
         facts["planned"][name] = analysis.temp_size_in_bytes
-        before = peak_resident()
         facts["loss"][name] = float(compiled(*given)[0])
-        facts["resident"][name] = peak_resident() - before
         runs[name] = lambda run=compiled, given=given: jax.block_until_ready(run(*given))  # type: ignore[misc]
     harness.serve(facts, timed(runs))
 
@@ -106,7 +103,7 @@ def pytorch(names: list[str]) -> None:
     import torch
     from torch.nn import functional
 
-    facts: dict[str, Any] = {"resident": {}, "loss": {}}
+    facts: dict[str, Any] = {"loss": {}}
     runs: dict[str, Callable[[], Any]] = {}
     for name in names:
         b, t, d, v = sizes_of(name)
@@ -121,9 +118,7 @@ def pytorch(names: list[str]) -> None:
             loss = functional.cross_entropy(z_btv.view(-1, v), target_bt.view(-1))
             return loss, torch.autograd.grad(loss, (x_btd, head_vd))
 
-        before = peak_resident()
         facts["loss"][name] = run()[0].item()
-        facts["resident"][name] = peak_resident() - before
         runs[name] = run
     harness.serve(facts, timed(runs))
 
@@ -168,11 +163,10 @@ def compare(options: argparse.Namespace, names: list[str]) -> None:
                     *(name, contender, f"{1000 * seconds.median:.4g}", str(ratio)),
                     f"{least.seconds / seconds.median:.0%} of {least.by}",
                     "" if planned is None else f"{planned / MIB:,.1f}",
-                    f"{facts['resident'][name] / MIB:,.0f}",
                 ]
             )
     head = ["size", "contender", "ms", "speed against the first", "of the roofline"]
-    head += ["planned MiB", "resident grew by MiB"]
+    head += ["planned MiB"]
     print(harness.table(head, rows))
     print(f"load {found['state']['load']:.1f}, steal {found['state']['steal']:.1%}")
     harness.write(options.json, {"peak": peak._asdict(), **found})

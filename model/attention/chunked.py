@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from model.attention.reference import ATTENTION_OUTPUT, MASKED, visible
+from model.attention.reference import ATTENTION_OUTPUT, MASKED, heads_first, visible
 from model.placement import Placement
 
 CHUNK = 128  # queries a chunk
@@ -103,11 +103,11 @@ def _forward(
 ) -> tuple[jax.Array, Saved]:
     b, t, n, h = q_btnh.shape
     kv_heads = k_bskh.shape[2]
-    q_bkgth = _heads_first(q_btnh).reshape(b, kv_heads, n // kv_heads, t, h)
+    q_bkgth = heads_first(q_btnh).reshape(b, kv_heads, n // kv_heads, t, h)
     # Else masks, which follow from times alone, are made for all chunks at once and before: where
     # layers are scanned, JAX keeps what does not depend on what is differentiated.
     q_bkgth, times_t = jax.lax.optimization_barrier((q_bkgth, times_t))
-    k_bksh, v_bksh = _heads_first(k_bskh), _heads_first(v_bskh)
+    k_bksh, v_bksh = heads_first(k_bskh), heads_first(v_bskh)
     reads, logs = [], []
     for loop in loops:
 
@@ -126,7 +126,7 @@ def _forward(
         logs.append(_join(log, loop, 3))
     log_bkgt = checkpoint_name(jnp.concatenate(logs, axis=3), ATTENTION_OUTPUT)
     read_bnth = jnp.concatenate(reads, axis=3).reshape(b, n, t, h)
-    return _heads_first(read_bnth), (q_bkgth, k_bksh, v_bksh, segments_bs, times_t, log_bkgt)
+    return heads_first(read_bnth), (q_bkgth, k_bksh, v_bksh, segments_bs, times_t, log_bkgt)
 
 
 def _backward(
@@ -134,7 +134,7 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array, None, None]:
     q_bkgth, k_bksh, v_bksh, segments_bs, times_t, log_bkgt = saved
     b, kv_heads, g, t, h = q_bkgth.shape
-    d_read_bkgth = _heads_first(d_read_btnh).reshape(b, kv_heads, g, t, h)
+    d_read_bkgth = heads_first(d_read_btnh).reshape(b, kv_heads, g, t, h)
     sums = jnp.zeros(k_bksh.shape, jnp.float32), jnp.zeros(v_bksh.shape, jnp.float32)
     dq = []
     for loop in loops:
@@ -175,8 +175,8 @@ def _backward(
         sums, dq_bkgch = jax.lax.scan(turn, sums, of_chunks)
         dq.append(_join(dq_bkgch, loop, 3))
     dq_bnth = jnp.concatenate(dq, axis=3).reshape(b, kv_heads * g, t, h)
-    dk_bskh, dv_bskh = (_heads_first(x).astype(k_bksh.dtype) for x in sums)
-    return _heads_first(dq_bnth), dk_bskh, dv_bskh, None, None
+    dk_bskh, dv_bskh = (heads_first(x).astype(k_bksh.dtype) for x in sums)
+    return heads_first(dq_bnth), dk_bskh, dv_bskh, None, None
 
 
 _attend.defvjp(_forward, _backward)
@@ -245,8 +245,3 @@ def _join(x: jax.Array, loop: Loop, dim: int) -> jax.Array:
     x = jnp.moveaxis(x, 0, dim)
     x = x.reshape(*x.shape[:dim], count * length, *x.shape[dim + 2 :])
     return jax.lax.slice_in_dim(x, 0, loop.stop - loop.start, axis=dim)
-
-
-def _heads_first(x_btnh: jax.Array) -> jax.Array:
-    """Time and heads exchanged."""
-    return jnp.swapaxes(x_btnh, 1, 2)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 
-from model.attention.reference import MASKED, visible_rows
+from model.attention.reference import MASKED, heads_first, visible_rows
 from model.placement import Placement
 
 CHUNK = 64  # queries a chunk
@@ -55,8 +55,8 @@ def _forward(
 ) -> tuple[jax.Array, Saved]:
     b, t, n, h = q_btnh.shape
     kv_heads = k_btkh.shape[2]
-    q_bkgth = _heads_first(q_btnh).reshape(b, kv_heads, n // kv_heads, t, h)
-    k_bkth, v_bkth = _heads_first(k_btkh), _heads_first(v_btkh)
+    q_bkgth = heads_first(q_btnh).reshape(b, kv_heads, n // kv_heads, t, h)
+    k_bkth, v_bkth = heads_first(k_btkh), heads_first(v_btkh)
     reads, kept = [], []
     for start, stop, first in _chunks(t, window):
         k_bkeh, v_bkeh = k_bkth[:, :, first:stop], v_bkth[:, :, first:stop]
@@ -72,7 +72,7 @@ def _forward(
         kept.append(weights_bkgce)
         reads.append(jnp.einsum("bkgce,bkeh->bkgch", weights_bkgce, v_bkeh))
     read_bnth = jnp.concatenate(reads, axis=3).reshape(b, n, t, h)
-    return _heads_first(read_bnth), (q_bkgth, k_bkth, v_bkth, kept)
+    return heads_first(read_bnth), (q_bkgth, k_bkth, v_bkth, kept)
 
 
 def _backward(
@@ -80,7 +80,7 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array, None]:
     q_bkgth, k_bkth, v_bkth, kept = saved
     b, kv_heads, g, t, h = q_bkgth.shape
-    d_read_bkgth = _heads_first(d_read_btnh).reshape(b, kv_heads, g, t, h)
+    d_read_bkgth = heads_first(d_read_btnh).reshape(b, kv_heads, g, t, h)
     dq = []
     dk_bkth, dv_bkth = (
         jnp.zeros(k_bkth.shape, jnp.float32) for _ in range(2)
@@ -106,16 +106,11 @@ def _backward(
         dk_bkth = dk_bkth.at[:, :, first:stop].add(to_keys(d_scores_bkgce, q_bkgch))
         dv_bkth = dv_bkth.at[:, :, first:stop].add(to_keys(weights_bkgce, d_read_bkgch))
     dq_bnth = jnp.concatenate(dq, axis=3).reshape(b, kv_heads * g, t, h)
-    dk_btkh, dv_btkh = (_heads_first(x).astype(q_bkgth.dtype) for x in (dk_bkth, dv_bkth))
-    return _heads_first(dq_bnth), dk_btkh, dv_btkh, None
+    dk_btkh, dv_btkh = (heads_first(x).astype(q_bkgth.dtype) for x in (dk_bkth, dv_bkth))
+    return heads_first(dq_bnth), dk_btkh, dv_btkh, None
 
 
 _attend.defvjp(_forward, _backward)
-
-
-def _heads_first(x_btnh: jax.Array) -> jax.Array:
-    """Time and heads exchanged."""
-    return jnp.swapaxes(x_btnh, 1, 2)
 
 
 def _chunks(t: int, window: int) -> Iterator[tuple[int, int, int]]:

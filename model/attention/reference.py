@@ -84,3 +84,8 @@ def visible_rows(
         return mask_bts
     own_bt = jnp.take(segments_bs, times_t, axis=1, mode="clip")
     return mask_bts & (own_bt[:, :, None] == segments_bs[:, None, first:last])
+
+
+def heads_first(x_btnh: jax.Array) -> jax.Array:
+    """Time and heads exchanged."""
+    return jnp.swapaxes(x_btnh, 1, 2)
