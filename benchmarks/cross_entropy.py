@@ -7,8 +7,7 @@ sizes of benchmarks/train_step.py. Ours is model.loss.cross_entropy, which has a
 at a time and makes their gradient while they are there; plain JAX is logsumexp over the table of
 all logits, differentiated; PyTorch is linear and cross_entropy. Operations are those of the three
 products, bytes those of the arrays that go in and come out, over this machine's measured peaks.
-Memory is what the compiler plans for.
-About three minutes on two quiet cores.
+Memory is what the compiler plans for. About three minutes on two quiet cores.
 """
 
 import argparse

@@ -6,7 +6,7 @@ Hopper multiplies 8-bit numbers twice as fast as 16-bit ones. Activations and we
 E4M3 and gradients, which spread wider, to E5M2 (Micikevicius et al. 2022, arXiv:2209.05433), with
 one scale a tensor, from its own largest entry ("current scaling"). What stays as it is: parameters
 and the sum of their gradients, float32; head and embeddings, norms, attention and the residual
-stream, in the compute dtype. So does torchtitan (its docs/float8.md converts all but the output).
+stream, in the compute dtype. torchtitan scales in the same way (its docs/float8.md).
 
 A scale is a power of two. Multiplying by it is exact, so numbers that the format holds come through
 unchanged, and the compiler may move it into the product.
