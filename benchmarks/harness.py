@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from train import malloc
+from train import cpu
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,7 +44,7 @@ class Contender:
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env={**os.environ, **malloc.KEEP, **(environment or {})},
+            env={**os.environ, **cpu.KEEP, **cpu.ONE_ARENA, **(environment or {})},
         )
         self.facts = self._answer()
 

@@ -14,7 +14,7 @@ chosen on the last ninth of the training text; docs/log.md has the steps on the 
 benchmarks/time_to_loss.py measures it.
 """
 
-from configs.schema import Batch, Config, Data, Evaluation, Model, Optimizer, Schedule
+from configs.schema import Batch, Config, Data, Evaluation, Mesh, Model, Optimizer, Schedule
 
 
 def get_config() -> Config:
@@ -47,5 +47,6 @@ def get_config() -> Config:
         ),
         schedule=Schedule(kind="linear", warmup=2, final=0.0),
         evaluation=Evaluation(batch=128, prompt="\n"),
+        mesh=Mesh(data=2),
         steps=140,
     )

@@ -4,6 +4,7 @@ Shapes: b batch, t time, v padded vocabulary. Parameters are nested dicts of flo
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -55,6 +56,7 @@ def _boxed(config: Model, key: jax.Array) -> Any:
     return network.init(key, Inputs(token, None, token), None)["params"]
 
 
+@functools.cache  # tracing a network takes a tenth of a second
 def declare(config: Model) -> Declarations:
     """Every parameter's declaration. Nothing is allocated."""
     boxes = jax.eval_shape(lambda: _boxed(config, jax.random.key(0)))

@@ -14,6 +14,7 @@ Exit codes: 0 done; 2 wrong input, with one sentence; 3 too many updates in a ro
 """
 
 import os
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from absl import flags
@@ -21,7 +22,7 @@ from absl import flags
 from configs import flags as config_flags
 from configs.schema import Config
 from parallel import compiler_flags, hosts
-from train.malloc import keep_memory
+from train import cpu
 
 _RECIPE = config_flags.define_recipe(Config)
 _WORKDIR = flags.DEFINE_string("workdir", None, "where all about the run goes", required=True)
@@ -44,18 +45,20 @@ _PEER_TIMEOUT = flags.DEFINE_float(
 
 def run() -> int:
     """The command."""
-    os.environ.update(compiler_flags.variables(os.environ))
     cluster = hosts.find(_COORDINATOR.value, _PROCESS.value, _PROCESSES.value)
     if cluster and not hosts.is_worker():
         return hosts.supervise(cluster, _START_TIMEOUT.value)
+    with redirect_stdout(None):  # what is changed is said by the process that goes on
+        cpu.settle(_RECIPE.load(), alone=cluster is None)
+    config = _RECIPE.load()
+    os.environ.update(compiler_flags.variables(os.environ))
     with hosts.joined(cluster, _START_TIMEOUT.value, _PEER_TIMEOUT.value):
         from train.loop import train
         from train.profiler import parse
 
         profile = parse(_PROFILE.value)
-        return train(_RECIPE.load(), Path(_WORKDIR.value), profile, _ALLOW_CHANGE.value)
+        return train(config, Path(_WORKDIR.value), profile, _ALLOW_CHANGE.value)
 
 
 if __name__ == "__main__":
-    keep_memory()
     config_flags.main(run, _RECIPE)

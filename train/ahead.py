@@ -14,22 +14,33 @@ import jax
 import jax.numpy as jnp
 
 from configs.schema import Config
+from data.tokenizer import Tokenizer
 from parallel.mesh import row_sharding
+from train.samples import compile_sample
 from train.state import abstract
 
-SLOW_IMPORTS = ("tensorboardX.event_file_writer", "matplotlib.figure")
+SLOW_IMPORTS = ("matplotlib.figure",)  # of what a run needs at its end
 
 
 def begin(
-    config: Config, mesh: jax.sharding.Mesh, update: Any, window_sums: Any | None, step: int
+    config: Config,
+    mesh: jax.sharding.Mesh,
+    update: Any,
+    window_sums: Any | None,
+    tokenizer: Tokenizer | None,
+    step: int,
 ) -> Callable[[], Any]:
-    """Begin to compile and import in threads; calls of the two programs then find them compiled.
+    """Begin to compile and import in a thread; calls of the programs then find them compiled.
+
+    One thread, in the order in which things are needed: tracing and importing hold Python's lock,
+    and the update is what the run waits for.
 
     Args:
         config: the run.
         mesh: what its arrays lie on.
         update: from train.step.make_step.
         window_sums: from train.step.make_evaluation; None: the run evaluates nothing.
+        tokenizer: of the samples; None: the run writes none.
         step: where the run goes on; a batch of another size is compiled when it comes.
 
     Returns:
@@ -40,17 +51,23 @@ def begin(
         return lambda: None
     state = abstract(config, mesh)
 
-    def compile_for(program: Any, part: Any, rows: int) -> None:
+    def lower(program: Any, part: Any, rows: int) -> Any:
         shape = (rows, config.model.context + 1)
         windows_bt = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=row_sharding(mesh))
-        program.lower(part, windows_bt).compile()
+        return program.lower(part, windows_bt)
 
-    threads = ThreadPoolExecutor(thread_name_prefix="ahead")
-    first = threads.submit(compile_for, update, state, config.batch.size_at(step))
-    if window_sums:
-        rows = config.evaluation.batch or config.batch.microbatch
-        threads.submit(compile_for, window_sums, state.params, rows)
-    for name in SLOW_IMPORTS:
-        threads.submit(import_module, name)
-    threads.shutdown(wait=False)
+    def rest() -> None:
+        if window_sums:
+            rows = config.evaluation.batch or config.batch.microbatch
+            lower(window_sums, state.params, rows).compile()
+        if tokenizer:
+            compile_sample(config, state.params, tokenizer)
+        for name in SLOW_IMPORTS:
+            import_module(name)
+
+    thread = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+    # Traced here, undisturbed: the caller traces other things next.
+    first = thread.submit(lower(update, state, config.batch.size_at(step)).compile)
+    thread.submit(rest)
+    thread.shutdown(wait=False)
     return first.result

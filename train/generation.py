@@ -51,24 +51,8 @@ def generate(
     Raises:
         InputError: a prompt does not fit into the context, or the sampling is impossible.
     """
-    sampling.check()
-    openings = [np.array([tokenizer.eod, *tokenizer.encode(prompt)]) for prompt in prompts]
-    for prompt, opening in zip(prompts, openings, strict=True):
-        require(
-            len(opening) <= config.context,
-            f"the prompt {prompt[:20]!r}... has {len(opening) - 1} tokens, and the model's context "
-            f"holds {config.context - 1}: shorten it",
-        )
-    rows = [(i, sample) for i in range(len(prompts)) for sample in range(samples)]
-    lengths_b = np.array([len(openings[i]) for i, _ in rows], np.int32)
-    opening_bt = np.zeros((len(rows), _padded(lengths_b.max(), config.context)), np.int32)
-    for row, (i, _) in enumerate(rows):
-        opening_bt[row, : lengths_b[row]] = openings[i]
-    numbers_b = np.array([sample for _, sample in rows], np.uint32)
-    key_b = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers_b)
-    written = _write(
-        config, params, opening_bt, lengths_b, key_b, tokenizer.eod, max_tokens, sampling
-    )
+    rows, openings, opened = _open(config, tokenizer, prompts, sampling, samples, seed)
+    written = _write(config, params, *opened, tokenizer.eod, max_tokens, sampling)
     table = jax.tree.leaves(params)[0]
     if isinstance(table.sharding, NamedSharding):  # then the tokens may be in parts on the hosts
         everywhere = NamedSharding(table.sharding.mesh, PartitionSpec())
@@ -84,6 +68,48 @@ def generate(
         added = whole[len(tokenizer.decode(openings[i])) :]
         texts.append(Text(prompts[i], sample, added, int(ids.size) - closed, ended))
     return texts
+
+
+def compile_ahead(
+    config: Model,
+    params: model.Params,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    *,
+    max_tokens: int,
+    sampling: Sampling,
+    samples: int = 1,
+) -> None:
+    """Compile what `generate` runs with these arguments; of the parameters only shapes are read."""
+    _, _, opened = _open(config, tokenizer, prompts, sampling, samples, seed=0)
+    _write.lower(config, params, *opened, tokenizer.eod, max_tokens, sampling).compile()
+
+
+def _open(
+    config: Model,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    sampling: Sampling,
+    samples: int,
+    seed: int,
+) -> tuple[list[tuple[int, int]], list[np.ndarray], tuple[np.ndarray, np.ndarray, jax.Array]]:
+    """The prompt and sample of each row, the prompts' ids, and what `_write` begins with."""
+    sampling.check()
+    openings = [np.array([tokenizer.eod, *tokenizer.encode(prompt)]) for prompt in prompts]
+    for prompt, opening in zip(prompts, openings, strict=True):
+        require(
+            len(opening) <= config.context,
+            f"the prompt {prompt[:20]!r}... has {len(opening) - 1} tokens, and the model's context "
+            f"holds {config.context - 1}: shorten it",
+        )
+    rows = [(i, sample) for i in range(len(prompts)) for sample in range(samples)]
+    lengths_b = np.array([len(openings[i]) for i, _ in rows], np.int32)
+    opening_bt = np.zeros((len(rows), _padded(lengths_b.max(), config.context)), np.int32)
+    for row, (i, _) in enumerate(rows):
+        opening_bt[row, : lengths_b[row]] = openings[i]
+    numbers_b = np.array([sample for _, sample in rows], np.uint32)
+    key_b = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), numbers_b)
+    return rows, openings, (opening_bt, lengths_b, key_b)
 
 
 def _padded(length: int, context: int) -> int:

@@ -84,7 +84,8 @@ def train(
         update, window_sums = make_step(config, eod, mesh), make_evaluation(config, eod, mesh)
         validation = bool(store and store.tokens(VALIDATION))
         evaluation = window_sums if validation else None
-        compiled = ahead.begin(config, mesh, update, evaluation, latest or 0)
+        tokenizer = store.tokenizer() if store else None
+        compiled = ahead.begin(config, mesh, update, evaluation, tokenizer, latest or 0)
         state, first, seconds = _first_state(config, mesh, checkpoints, resumed)
         early = EarlyEnd(config, workdir / METRICS, first, validation)
         if first >= config.steps or early.reason:

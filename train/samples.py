@@ -1,16 +1,32 @@
 """What the model writes as it learns, kept in the run directory."""
 
 from pathlib import Path
+from typing import Any
 
 import model
 from configs.schema import Config
 from data.tokenizer import Tokenizer
 from parallel.agreement import is_first
-from train.generation import generate
+from train.generation import compile_ahead, generate
 from train.record import SAMPLES
 from train.sampling import Sampling
 
 SAMPLING = Sampling(temperature=0.8, top_p=0.95)
+
+
+def compile_sample(config: Config, params: model.Params, tokenizer: Tokenizer) -> None:
+    """Compile what `write_sample` runs, for parameters of these shapes."""
+    if config.evaluation.sample_tokens:
+        compile_ahead(config.model, params, tokenizer, **_what(config))
+
+
+def _what(config: Config) -> dict[str, Any]:
+    settings = config.evaluation
+    return {
+        "prompts": [settings.prompt],
+        "max_tokens": settings.sample_tokens,
+        "sampling": SAMPLING,
+    }
 
 
 def write_sample(
@@ -20,17 +36,9 @@ def write_sample(
 
     All processes compute it, and the first writes.
     """
-    settings = config.evaluation
-    if not settings.sample_tokens:
+    if not config.evaluation.sample_tokens:
         return
-    (text,) = generate(
-        config.model,
-        params,
-        tokenizer,
-        [settings.prompt],
-        max_tokens=settings.sample_tokens,
-        sampling=SAMPLING,
-    )
+    (text,) = generate(config.model, params, tokenizer, **_what(config))
     if not is_first():
         return
     try:

@@ -11,6 +11,7 @@ from data.loader import evaluation_batches, train_batches
 from data.store import open_store
 from parallel.mesh import make_mesh, shard_batch
 from train import ahead
+from train.samples import write_sample
 from train.state import create
 from train.step import make_evaluation, make_step
 
@@ -31,8 +32,8 @@ def compilations():
     listening[0] = False
 
 
-def test_the_loop_finds_its_programs_compiled(config, compilations):
-    """Those for the size that the ramp has where the run goes on, and for evaluation."""
+def test_the_loop_finds_its_programs_compiled(config, compilations, tmp_path):
+    """Those for the size that the ramp has where the run goes on, for evaluation and sample."""
     mesh, store = make_mesh(config), open_store(config.data.path)
     update = make_step(config, store.eod, mesh)
     window_sums = make_evaluation(config, store.eod, mesh)
@@ -41,15 +42,17 @@ def test_the_loop_finds_its_programs_compiled(config, compilations):
     held_out = evaluation_batches(store, "validation", "verse", config.model.context, 2)
     held_out_bt = shard_batch(mesh, next(held_out))
 
-    ready = ahead.begin(config, mesh, update, window_sums, 10)
+    tokenizer = store.tokenizer()
+    ready = ahead.begin(config, mesh, update, window_sums, tokenizer, 10)
     ready()
     for thread in threading.enumerate():
         if thread.name.startswith("ahead"):
             thread.join()
     before = len(compilations)
-    assert before >= 2
+    assert before >= 3
     state, _ = update(state, batch)
     window_sums(state.params, held_out_bt)
+    write_sample(tmp_path, 11, config, state.params, tokenizer)
     assert len(compilations) == before
     assert set(ahead.SLOW_IMPORTS) <= set(sys.modules)
 
@@ -57,13 +60,17 @@ def test_the_loop_finds_its_programs_compiled(config, compilations):
 def test_what_compiling_raises_is_raised_where_it_is_waited_for(config):
     class Broken:
         def lower(self, state, windows_bt):
-            raise ValueError(f"{windows_bt.shape}")
+            self.shape = windows_bt.shape
+            return self
 
-    ready = ahead.begin(config, make_mesh(config), Broken(), None, 0)
+        def compile(self):
+            raise ValueError(f"{self.shape}")
+
+    ready = ahead.begin(config, make_mesh(config), Broken(), None, None, 0)
     with pytest.raises(ValueError, match=r"\(2, 33\)"):
         ready()
 
 
 def test_a_run_that_is_complete_compiles_nothing(config):
-    ready = ahead.begin(replace(config, steps=20), make_mesh(config), None, None, 20)
+    ready = ahead.begin(replace(config, steps=20), make_mesh(config), None, None, None, 20)
     assert ready() is None
