@@ -24,6 +24,7 @@ import os
 import re
 import shutil
 import sys
+import threading
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
@@ -36,6 +37,7 @@ from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
+import tensorstore as ts
 
 from configs.schema import Checkpoints, InputError, require
 from parallel import agreement
@@ -134,6 +136,17 @@ class Reader:
         self.report(f"checkpoint {path.name} is passed over, because {damage}")
 
 
+class _Arrays(ocp.type_handlers.ArrayHandler):
+    """Arrays as Orbax writes them, but brought to disk by the seal, while it hashes them."""
+
+    async def serialize(self, values: Any, infos: Any, args: Any = None) -> Any:
+        # Of several processes each syncs its own: the first cannot do so with another host's cache.
+        settings = {"file_io_sync": jax.process_count() > 1}
+        context = ts.Context(settings, parent=infos[0].ts_context)
+        infos = [info.replace(ts_context=context) for info in infos]
+        return await super().serialize(values, infos, args)
+
+
 class Writer(Reader):
     """The checkpoints of a run, for the process that trains it: see `open_checkpoints`."""
 
@@ -160,7 +173,7 @@ class Writer(Reader):
 
         Args:
             step: updates finished.
-            state: a tree of arrays.
+            state: a tree of `jax.Array`.
             notes: anything that JSON holds; `restore` gives it back.
             validation_loss: what `best` goes by, where known.
 
@@ -184,7 +197,8 @@ class Writer(Reader):
             if agreement.is_first():
                 draft.mkdir()
             args = ocp.args.PyTreeSave(arrays, ocdbt_target_data_file_size=FILE_BYTES)
-            self._orbax.save(draft / STATE, args=args)
+            # There, since the threads that Orbax starts inherit the priority.
+            self._thread.submit(self._orbax.save, draft / STATE, args=args).result()
         self._pending = step, self._thread.submit(self._finish, step, draft, manifest)
         self._unconfirmed = True
 
@@ -304,12 +318,15 @@ def open_checkpoints(
             another run is training there; at the end: the pending save failed.
     """
     # Weights hardly compress, and trying takes longer than all else and cores from the training.
-    handler = ocp.PyTreeCheckpointHandler(use_compression=False)
+    # Replicas share the writing, but those of a CPU are threads of one memory.
+    arrays = _Arrays(use_replica_parallel=jax.default_backend() != "cpu")
+    registry = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
+    handler = ocp.PyTreeCheckpointHandler(use_compression=False, type_handler_registry=registry)
     with ExitStack() as held:
         agreement.first(lambda: held.enter_context(lock.take(directory)) and None)
         _check_shared(directory)
-        thread = held.enter_context(ThreadPoolExecutor(1, "save"))
         orbax = held.enter_context(ocp.AsyncCheckpointer(handler))
+        thread = held.enter_context(ThreadPoolExecutor(1, "save", _give_way))
         writer = Writer(directory, settings, report, orbax, thread)
         try:
             yield writer
@@ -320,6 +337,13 @@ def open_checkpoints(
                 report(str(unsaved))
             raise
         writer.wait()
+
+
+def _give_way() -> None:
+    """Give the calling thread, and those that it starts, only the time that all others leave."""
+    if sys.platform == "linux":  # elsewhere a priority is that of a process
+        with suppress(OSError):  # some sandboxes have no such call
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def _check_shared(directory: Path) -> None:

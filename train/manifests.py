@@ -25,10 +25,12 @@ def seal(directory: Path, notes: dict[str, Any]) -> None:
         directory: not written by anyone meanwhile.
         notes: JSON to keep in the manifest, under keys other than "files" and "sha256".
     """
-    names = [str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()]
-    with ThreadPoolExecutor() as pool:
-        measures = pool.map(lambda name: _measure(directory / name, sync=True), names)
-        files = dict(zip(names, measures, strict=True))
+    paths = [path for path in directory.rglob("*") if path.is_file()]
+    with ThreadPoolExecutor() as hashing, ThreadPoolExecutor() as syncing:
+        synced = syncing.map(_sync, paths)  # waits for the disk, while the other waits for cores
+        names = [str(path.relative_to(directory)) for path in paths]
+        files = dict(zip(names, hashing.map(_measure, paths), strict=True))
+        list(synced)  # raises what went wrong
     with (directory / MANIFEST).open("wb") as file:
         file.write(_encode({**notes, "files": files}))
         file.flush()
@@ -88,10 +90,8 @@ def rename(old: Path, new: Path) -> None:
     _sync(new.parent)
 
 
-def _measure(path: Path, sync: bool = False) -> dict[str, Any]:
+def _measure(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
-        if sync:
-            os.fsync(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {"bytes": file.tell(), "sha256": digest}
 
@@ -102,8 +102,9 @@ def _encode(manifest: dict[str, Any]) -> bytes:
     return json.dumps({**manifest, "sha256": digest}, sort_keys=True, indent=1).encode()
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

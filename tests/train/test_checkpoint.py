@@ -1,7 +1,9 @@
 """Checkpoints: bitwise, or refused; damage is found, named, and passed over."""
 
+import os
 import random
 import shutil
+import sys
 import tarfile
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from configs.schema import (
     Optimizer,
 )
 from model import Parameter
-from train import manifests, optimizers
+from train import checkpoint, manifests, optimizers
 from train.checkpoint import Reader, open_checkpoints
 
 DECLARATIONS = {
@@ -136,6 +138,39 @@ class TestRoundTrip:
         assert sum(sizes) > 16 * 2**14
         assert max(sizes) < 2**15 + 2**14
         assert bits(Reader(tmp_path).restore(state).state) == bits(state)
+
+    def test_all_of_it_is_brought_to_disk(self, tmp_path, monkeypatch):
+        sync, synced = os.fsync, set()
+
+        def noted(descriptor):
+            synced.add(os.fstat(descriptor).st_ino)
+            sync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", noted)
+        save(tmp_path, 1)
+        assert {path.stat().st_ino for path in (tmp_path, *tmp_path.glob("1/**/*"))} <= synced
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="priorities are those of processes")
+    def test_a_save_has_the_lowest_priority_and_its_caller_keeps_its_own(
+        self, tmp_path, monkeypatch
+    ):
+        seen = {}
+
+        def watch(owner, name):
+            function = getattr(owner, name)
+
+            def watched(*arguments):
+                seen[name] = os.getpriority(os.PRIO_PROCESS, 0)  # of this thread
+                return function(*arguments)
+
+            monkeypatch.setattr(owner, name, watched)
+
+        watch(checkpoint._Arrays, "serialize")
+        watch(manifests, "_measure")
+        before = os.getpriority(os.PRIO_PROCESS, 0)
+        save(tmp_path, 1)
+        assert seen == {"serialize": 19, "_measure": 19}
+        assert os.getpriority(os.PRIO_PROCESS, 0) == before < 19
 
     def test_a_checkpoint_of_an_earlier_version(self, tmp_path):
         """Written once, when the format was new; every later version must read it."""
