@@ -28,13 +28,24 @@ class Sampling(NamedTuple):
 def draw(logits_bv: jax.Array, key_b: jax.Array, sampling: Sampling) -> jax.Array:
     """One token for each row, int32 [b]; each row has its own key."""
     if sampling.temperature == 0:
-        return jnp.argmax(logits_bv, axis=-1).astype(jnp.int32)
+        return most_probable(logits_bv)
     logits_bv = logits_bv / sampling.temperature
     if sampling.top_k:
         logits_bv = keep_top_k(logits_bv, sampling.top_k)
     if sampling.top_p < 1:
         logits_bv = keep_top_p(logits_bv, sampling.top_p)
     return jax.vmap(jax.random.categorical)(key_b, logits_bv).astype(jnp.int32)
+
+
+def most_probable(logits_bv: jax.Array) -> jax.Array:
+    """The first of the largest, int32 [b]; without one, where there is a nan, the last id.
+
+    An argmax would do; on a CPU XLA takes longer for it than for these two passes.
+    """
+    largest_b1 = jnp.max(logits_bv, axis=-1, keepdims=True)
+    last = logits_bv.shape[-1] - 1
+    ids_bv = jnp.where(logits_bv == largest_b1, jnp.arange(last + 1, dtype=jnp.int32)[None], last)
+    return jnp.min(ids_bv, axis=-1)
 
 
 def keep_top_k(logits_bv: jax.Array, k: int) -> jax.Array:

@@ -11,7 +11,7 @@ import model
 from configs.schema import InputError, Model
 from data import tokenizer as tokenizers
 from train.generation import generate
-from train.sampling import Sampling, draw, keep_top_k, keep_top_p
+from train.sampling import Sampling, draw, keep_top_k, keep_top_p, most_probable
 
 GREEDY = Sampling(temperature=0)
 TEXT = tokenizers.characters("".join(map(chr, range(32, 127))))  # any ids are some text
@@ -50,6 +50,16 @@ def write(network, prompts, *, sampling=GREEDY, **options):
 
 def kept(logits_bv):
     return [np.flatnonzero(np.isfinite(row)).tolist() for row in np.asarray(logits_bv)]
+
+
+def test_the_most_probable_is_the_first_of_the_largest():
+    inf, nan = jnp.inf, jnp.nan
+    logits_bv = jnp.array([[1.0, 3.0, 3.0], [-inf, -inf, -2.0], [5.0, 5.0, 5.0], [0.0, nan, 1.0]])
+    token_b = most_probable(logits_bv)
+    assert token_b.dtype == jnp.int32
+    assert token_b.tolist() == [1, 2, 0, 2]  # and always some id
+    random_bv = jax.random.normal(jax.random.key(0), (8, 1000))
+    np.testing.assert_array_equal(most_probable(random_bv), jnp.argmax(random_bv, axis=-1))
 
 
 def test_top_k_keeps_exactly_k_also_of_equals():
