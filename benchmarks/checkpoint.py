@@ -32,31 +32,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness
-from benchmarks.train_step import SIZES
+from benchmarks.train_step import SIZES, configure
 
 BLOCK = 2**24
 ALONE = {"0.8M": 20, "12M": 4, "110M": 1}  # updates without a save in a burst
 
 
-def config(name: str) -> Any:
-    """The run at one size."""
-    from configs.schema import Batch, Config, Data, Model, Optimizer
-
-    size = SIZES[name]
-    shape = {key: size[key] for key in ("vocab", "context", "layers", "width", "heads")}
-    return Config(
-        model=Model(**shape, bias=False),  # type: ignore[arg-type]
-        data=Data(path="synthetic"),
-        batch=Batch(size=size["batch"]),
-        optimizer=Optimizer(learning_rate=1e-4, weight_decay=0.1),
-        steps=1_000_000,
-    )
-
-
 def _bytes(name: str) -> int:
     import model
 
-    return 3 * 4 * model.counts(config(name).model).parameters
+    return 3 * 4 * model.counts(configure(name, "float32").model).parameters
 
 
 def forget(folder: Path) -> None:
@@ -108,7 +93,7 @@ def isoflop(name: str, folder: Path) -> None:
     from train.checkpoint import Reader, open_checkpoints
     from train.state import abstract, create
 
-    run = config(name)
+    run = configure(name, "float32")
     mesh = make_mesh(run)
     state, wanted = create(run, mesh), abstract(run, mesh)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
@@ -159,7 +144,7 @@ def updates(name: str, folder: Path) -> None:
     from train.state import create
     from train.step import make_step
 
-    run = config(name)
+    run = configure(name, "float32")
     mesh = make_mesh(run)
     state, step = create(run, mesh), make_step(run, run.model.vocab - 1, mesh)
     shape = run.batch.size, run.model.context + 1

@@ -38,13 +38,14 @@ class Contender:
         self, command: Sequence[str], environment: Mapping[str, str] | None = None
     ) -> None:
         self.command = command
+        variables = {**os.environ, **cpu.KEEP, **cpu.ONE_ARENA, **(environment or {})}
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env={**os.environ, **cpu.KEEP, **cpu.ONE_ARENA, **(environment or {})},
+            env={name: value for name, value in variables.items() if value},
         )
         self.facts = self._answer()
 
@@ -112,6 +113,7 @@ def alternate(
 ) -> dict[str, Any]:
     """Bursts of every contender in each of `rounds`, after one round that does not count.
 
+    A contender is a command and variables of its environment; an empty one is taken away.
     A contender that cannot start is named with the reason and left out.
     """
     before = Steal.now()

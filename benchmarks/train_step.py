@@ -4,10 +4,11 @@
 
 The models are GPT-2's at three sizes that fit a CPU, of equal parameters on both sides, on random
 tokens, with vocabularies of 66, 4,096 and 32,768. Peers are benchmarks/peer_gpt.py (PyTorch, eager,
-float32) and, with --nanogpt, the model of that repository; PyTorch in bfloat16 joins with --peers.
-Every contender runs in a process of its own with glibc set to keep its memory. Shares of the peak
-count 6 operations a parameter and token plus attention's causal half, over this machine's measured
-matrix product in the same dtype.
+float32, and bfloat16 by autocast) and, with --nanogpt, the model of that repository.
+Ours also runs on two devices, as with --config.mesh.data=2. Every contender is a process of its own
+with glibc set to keep its memory, in one arena where train/cpu.py would. Shares of the peak count 6
+operations a parameter and token plus attention's causal half, over this machine's measured matrix
+product in the same dtype.
 """
 
 import argparse
@@ -17,6 +18,8 @@ import time
 from typing import Any
 
 from benchmarks import harness
+from configs.schema import Batch, Config, Data, Model, Optimizer
+from train import cpu
 
 SIZES: dict[str, dict[str, int]] = {
     "0.8M": {"vocab": 66, "context": 64, "layers": 4, "width": 128, "heads": 4, "batch": 12},
@@ -27,27 +30,31 @@ BURST = {"0.8M": 30, "12M": 3, "110M": 1}  # updates at a time
 WARM = 2
 
 
-def isoflop(name: str, dtype: str) -> None:
-    """Serve as the contender that is ours: the step of python -m train, on one set of windows."""
-    import jax
-    import numpy as np
-
-    import model
-    from configs.schema import Batch, Config, Data, Model, Optimizer
-    from parallel.mesh import make_mesh, shard_batch
-    from train.peak import device_peak
-    from train.state import create
-    from train.step import make_step
-
+def configure(name: str, dtype: str) -> Config:
+    """The run at one size."""
     size = SIZES[name]
     shape = {key: size[key] for key in ("vocab", "context", "layers", "width", "heads")}
-    config = Config(
+    return Config(
         model=Model(**shape, bias=False, compute_dtype=dtype),  # type: ignore[arg-type]
         data=Data(path="synthetic"),
         batch=Batch(size=size["batch"]),
         optimizer=Optimizer(learning_rate=1e-4, weight_decay=0.1),
         steps=1_000_000,
     )
+
+
+def isoflop(name: str, dtype: str) -> None:
+    """Serve as the contender that is ours: the step of python -m train, on one set of windows."""
+    import jax
+    import numpy as np
+
+    import model
+    from parallel.mesh import make_mesh, shard_batch
+    from train.peak import device_peak
+    from train.state import create
+    from train.step import make_step
+
+    size, config = SIZES[name], configure(name, dtype)
     mesh = make_mesh(config)
     state, step = create(config, mesh), make_step(config, size["vocab"] - 1, mesh)
     random = np.random.default_rng(0)
@@ -66,7 +73,7 @@ def isoflop(name: str, dtype: str) -> None:
     facts = {
         "parameters": counts.parameters,
         "flops": counts.flops_per_token("strict") * size["batch"] * size["context"],
-        "peak": device_peak(dtype)._asdict(),
+        "peak": device_peak(dtype).flops * jax.device_count(),
         "compile": compiled,
     }
     serve(name, facts, update)
@@ -122,14 +129,18 @@ def contenders(name: str, options: argparse.Namespace) -> dict[str, Any]:
     here = ["-m", "benchmarks.train_step", f"--size={name}"]
     peer = [options.peer_python, *here, "--worker=pytorch"]
     commands: dict[str, Any] = {}
+    many = dict.fromkeys(cpu.ONE_ARENA, "")  # what is fastest for PyTorch
     for dtype in options.peers.split(","):
-        commands[f"PyTorch {dtype}"] = ([*peer, f"--dtype={dtype}"], {})
+        commands[f"PyTorch {dtype}"] = ([*peer, f"--dtype={dtype}"], many)
     if options.nanogpt:
         clone = f"--nanogpt={options.nanogpt}"
-        commands["nanoGPT float32"] = ([*peer, "--dtype=float32", clone], {})
+        commands["nanoGPT float32"] = ([*peer, "--dtype=float32", clone], many)
     for dtype in options.dtypes.split(","):
         ours = [sys.executable, *here, "--worker=isoflop", f"--dtype={dtype}"]
-        commands[f"isoflop {dtype}"] = (ours, {})
+        own = many | cpu.memory(configure(name, dtype))  # as python -m train sets it
+        commands[f"isoflop {dtype}"] = (ours, own)
+        if dtype == "float32":
+            commands[f"isoflop {dtype}, 2 devices"] = (ours, own | {"JAX_NUM_CPU_DEVICES": "2"})
     return commands
 
 
@@ -137,7 +148,7 @@ def main() -> None:
     parser = harness.parser(__doc__)
     parser.add_argument("--sizes", default="0.8M,12M")
     parser.add_argument("--dtypes", default="float32,bfloat16", help="of ours")
-    parser.add_argument("--peers", default="float32", help="dtypes of PyTorch")
+    parser.add_argument("--peers", default="float32,bfloat16", help="dtypes of PyTorch")
     parser.add_argument("--peer_python", default=sys.executable, help="one that has PyTorch")
     parser.add_argument("--nanogpt", default="", help="a clone of karpathy/nanoGPT")
     for hidden in ("--worker", "--size", "--dtype"):
@@ -160,7 +171,7 @@ def main() -> None:
             ratio = harness.ratio(found["rounds"], contender, first)
             share = ""
             if "peak" in facts:
-                share = f"{facts['flops'] / seconds.median / facts['peak']['flops']:.0%}"
+                share = f"{facts['flops'] / seconds.median / facts['peak']:.0%}"
             rows.append(
                 [
                     *(name, contender, f"{facts['parameters']:,}"),
