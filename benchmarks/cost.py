@@ -1,6 +1,6 @@
 """Seconds and bytes of one update against parameters, length, batch, vocabulary and devices.
 
-    python -m benchmarks.cost --json=cost.json --figure=cost
+    python -m benchmarks.cost --json=cost.json
 
 One transformer is changed one way at a time: its width, its layers, the length of its windows (at
 equal tokens), the windows of a batch, the vocabulary. Each point is the update of `python -m train`
@@ -11,7 +11,8 @@ convention, all pairs of attention, which is what is multiplied in full) with it
 
 Against devices there is no time here: devices of a CPU share its cores. What a device holds,
 multiplies and sends is read off the program compiled for each number of them, in a process with as
-many virtual devices, the windows split (fsdp). About 5 minutes on 2 cores; --series takes fewer.
+many virtual devices, parameters and windows split (fsdp). Most of the time is compiling; --series
+takes fewer.
 """
 
 import argparse
@@ -21,7 +22,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,16 +29,28 @@ import numpy as np
 from benchmarks import harness
 from configs.schema import Batch, Config, Data, Mesh, Model, Optimizer
 
-# By series: what changes, its values, and what a simple theory says of the seconds.
-SERIES: dict[str, tuple[tuple[int, ...], str]] = {
-    "width": ((64, 128, 256, 512), "2 where matrices rule; 1 where what is done by channel does"),
-    "layers": ((2, 4, 8, 16), "1, less the head's constant share"),
-    "context": ((128, 256, 512, 1024, 2048), "0 to 1 at equal tokens (1 to 2 a window)"),
-    "batch": ((1, 2, 4, 8, 16, 32), "1, less what does not depend on it (the optimizer)"),
-    "vocab": ((512, 2048, 8192, 32768), "1 times the head's share"),
+# By series: what changes, its values, and what a simple theory says of seconds and of memory.
+SERIES: dict[str, tuple[tuple[int, ...], str, str]] = {
+    "width": (
+        (64, 128, 256, 512),
+        "1 where what is done by channel rules, 2 where matrices do",
+        "1 for activations, 2 for parameters, 0 for scores",
+    ),
+    "layers": ((2, 4, 8, 16), "1, less the head's constant share", "1, less the head's"),
+    "context": ((128, 256, 512, 1024, 2048), "0 to 1 at equal tokens", "0 to 1: scores are kept"),
+    "batch": ((1, 2, 4, 8, 16, 32), "1, less the optimizer", "1, less parameters and moments"),
+    "vocab": ((512, 2048, 8192, 32768), "1 times the head's share", "1 times the head's share"),
 }
 BASE = {"layers": 4, "width": 128, "heads": 4, "vocab": 512, "context": 256}
 TOKENS = 2048  # of a batch, where it is not the batch that changes
+BURST = 0.1  # seconds of updates, at least, of a point in a round
+# By devices, of what one of them does.
+SPLIT = {
+    "arguments": "-1: parameters and moments are split",
+    "temporaries": "-1, less gathered parameters",
+    "operations": "-1: windows are split",
+    "sent": "0 for large n: (n - 1) / n of the parameters, gathered and reduced",
+}
 
 
 class Power(NamedTuple):
@@ -61,6 +73,11 @@ def power(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> P
     return Power(slope, float(np.sqrt(rest @ rest / free / (away @ away))) if free else np.nan)
 
 
+def say(text: str) -> None:
+    """Progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def point(series: str, value: int) -> Config:
     """The run at one point of a series."""
     sizes = BASE | ({} if series in ("batch", "devices") else {series: value})
@@ -77,8 +94,8 @@ def point(series: str, value: int) -> Config:
     )
 
 
-def compile_point(config: Config) -> tuple[Any, Any, Any, Any]:
-    """State, batch, compiled step and mesh of a run, on this machine's devices."""
+def compile_point(config: Config) -> tuple[Any, Any, Any]:
+    """State, batch and compiled step of a run, on this machine's devices."""
     from parallel.mesh import make_mesh, shard_batch
     from train.state import create
     from train.step import make_step
@@ -89,7 +106,7 @@ def compile_point(config: Config) -> tuple[Any, Any, Any, Any]:
     window_bt = random.integers(0, network.vocab - 1, (config.batch.size, network.context + 1))
     state, batch = create(config, mesh), shard_batch(mesh, window_bt.astype(np.int32))
     step: Any = make_step(config, network.vocab - 1, mesh)
-    return state, batch, step.lower(state, batch).compile(), mesh
+    return state, batch, step.lower(state, batch).compile()
 
 
 def measure(names: Sequence[str], rounds: int) -> dict[str, list[dict[str, Any]]]:
@@ -99,11 +116,15 @@ def measure(names: Sequence[str], rounds: int) -> dict[str, list[dict[str, Any]]
     import model
 
     points: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    running: list[list[Any]] = []
+    running: dict[Config, list[Any]] = {}  # the base is a point of every series
+    began = time.perf_counter()
     for name in names:
         for value in SERIES[name][0]:
             config = point(name, value)
-            state, batch, step, _ = compile_point(config)
+            if config not in running:
+                running[config] = [[], *compile_point(config)]
+                say(f"{name} {value} compiled at {time.perf_counter() - began:.0f} s")
+            seconds, _, _, step = running[config]
             counts, needed = model.counts(config.model), step.memory_analysis()
             tokens = config.batch.size * config.model.context
             row: dict[str, Any] = {
@@ -112,28 +133,36 @@ def measure(names: Sequence[str], rounds: int) -> dict[str, list[dict[str, Any]]
                 "operations": counts.flops_per_token("palm") * tokens,
                 "head": counts.flops_head / counts.forward_flops,
                 "bytes": needed.argument_size_in_bytes + needed.temp_size_in_bytes,
-                "seconds": [],
+                "seconds": seconds,
             }
             points[name].append(row)
-            running.append([row, state, batch, step])
+
+    def update(each: list[Any]) -> float:
+        began = time.perf_counter()
+        each[1], metrics = each[3](each[1], each[2])
+        jax.block_until_ready(metrics)
+        return time.perf_counter() - began
+
     for turn in range(rounds + 1):
-        for each in running:
-            row, state, batch, step = each
-            began = time.perf_counter()
-            each[1], metrics = step(state, batch)
-            jax.block_until_ready(metrics)
+        for each in running.values():
+            taken = [update(each)]
+            while sum(taken) < BURST:
+                taken.append(update(each))
             if turn:  # the first round warms up
-                row["seconds"].append(time.perf_counter() - began)
+                each[0].append(sum(taken) / len(taken))
+        say(f"round {turn} done at {time.perf_counter() - began:.0f} s")
     return points
 
 
 def per_device(count: int) -> dict[str, Any]:
     """What one of `count` devices holds, multiplies and sends in an update."""
+    from benchmarks.memory import lower
     from parallel.compile.costs import costs
+    from parallel.mesh import make_mesh
 
     config = point("devices", count)
-    _, _, step, mesh = compile_point(config)
-    needed, found = step.memory_analysis(), costs(step.as_text(), mesh)
+    step = lower(config).compile()
+    needed, found = step.memory_analysis(), costs(step.as_text(), make_mesh(config))
     return {
         "devices": count,
         "arguments": needed.argument_size_in_bytes,
@@ -150,68 +179,45 @@ def devices(counts: Sequence[int]) -> list[dict[str, Any]]:
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
         command = [sys.executable, "-m", "benchmarks.cost", f"--worker={count}"]
         environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-        done = subprocess.run(
-            command,
-            cwd=harness.ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
+        said = subprocess.check_output(command, cwd=harness.ROOT, env=environment, text=True)
+        rows.append(json.loads(said.splitlines()[-1]))
+        say(f"{count} devices: {rows[-1]}")
     return rows
 
 
 def slopes(points: dict[str, list[dict[str, Any]]]) -> list[list[str]]:
     """Rows of the table of fitted powers."""
-    rows = []
-    for name, found in points.items():
-        x = [row["value"] for row in found]
-        seconds = [harness.summary(row["seconds"]).median for row in found]
-        fits = (power(x, y) for y in (seconds, [r["operations"] for r in found]))
-        memory = power(x, [row["bytes"] for row in found])
-        span = f"{x[0]:,} to {x[-1]:,}"
-        rows.append([name, span, *map(str, fits), str(memory), SERIES[name][1]])
+    wanted = [(name, "value", found, *SERIES[name][1:]) for name, found in points.items()]
     sized = points.get("width", []) + points.get("layers", [])
     if sized:
-        x = [row["parameters"] for row in sized]
-        y = [harness.summary(row["seconds"]).median for row in sized]
-        fits = (power(x, values) for values in (y, [r["operations"] for r in sized]))
-        memory = power(x, [row["bytes"] for row in sized])
-        span = f"{min(x):,} to {max(x):,}"
-        rows.append(["parameters", span, *map(str, fits), str(memory), "1 for matrices"])
+        theory = ("1 for matrices", "1 where parameters rule")
+        wanted.append(("parameters", "parameters", sized, *theory))
+    rows = []
+    for name, key, found, time_theory, memory_theory in wanted:
+        x = [row[key] for row in found]
+        seconds = [harness.summary(row["seconds"]).median for row in found]
+        operations, memory = ([row[what] for row in found] for what in ("operations", "bytes"))
+        fits = [str(power(x, y)) for y in (seconds, operations)]
+        cells = [*fits, time_theory, str(power(x, memory)), memory_theory]
+        rows.append([name, f"{min(x):,} to {max(x):,}", *cells])
     return rows
 
 
-def draw(points: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """A panel a series: measured seconds, and operations at the speed of the last point."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3 * len(points), 3), dpi=150)
-    for place, (name, found) in enumerate(points.items()):
-        ax = figure.add_subplot(1, len(points), place + 1)
-        x = [row["value"] for row in found]
-        seen = [harness.summary(row["seconds"]) for row in found]
-        away = [[s.median - s.low for s in seen], [s.high - s.median for s in seen]]
-        ax.errorbar(x, [s.median for s in seen], away, fmt="o-", color="#4c7fd0", label="measured")
-        speed = seen[-1].median / found[-1]["operations"]
-        theory = [speed * row["operations"] for row in found]
-        ax.plot(x, theory, "--", color="#d9703c", label="by operations")
-        ax.set(xscale="log", yscale="log", xlabel=name)
-        ax.grid(alpha=0.3, linewidth=0.6)
-        if not place:
-            ax.set_ylabel("seconds an update")
-            ax.legend(fontsize=7)
-    figure.tight_layout()
-    for ending in (".png", ".svg"):
-        figure.savefig(path.with_suffix(ending))
+def split_slopes(split: list[dict[str, Any]]) -> list[list[str]]:
+    """The same against devices, where something is sent at all."""
+    rows = []
+    for key, theory in SPLIT.items():
+        seen = [(row["devices"], row[key]) for row in split if row[key]]
+        if len(seen) > 2:
+            x, y = zip(*seen, strict=True)
+            rows.append([f"{key} a device", f"{x[0]} to {x[-1]}", str(power(x, y)), theory])
+    return rows
 
 
 def main() -> None:
-    parser = harness.parser(__doc__)
+    parser = harness.parser(__doc__, rounds=5)
     parser.add_argument("--series", default=",".join(SERIES), help="of " + ", ".join(SERIES))
     parser.add_argument("--devices", default="1,2,4,8", help="numbers of them; empty: none")
-    parser.add_argument("--figure", type=Path, help="write FIGURE.png and FIGURE.svg")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -228,19 +234,15 @@ def main() -> None:
             rows.append([name, f"{row['value']:,}", *cells, f"{row['bytes'] / 2**20:.4g}"])
     head = ["series", "value", "parameters", "ms", "10^9 operations/s", "head's share", "MiB"]
     print(harness.table(head, rows), "\n")
-    head = ["against", "from", "slope of time", "of operations", "of memory", "theory, of time"]
+    head = ["against", "from", "slope of time", "of operations", "theory", "of memory", "theory"]
     print(harness.table(head, slopes(points)), "\n")
     split = devices([int(count) for count in options.devices.split(",") if count])
-    keys = ("arguments", "temporaries", "operations", "sent")
-    split_rows = [
-        [str(row["devices"]), *(f"{row[key] / 1e6:.4g}" for key in keys)] for row in split
-    ]
-    if split_rows:
-        head = ["devices (fsdp)", *(f"{key}, 10^6 a device" for key in keys)]
-        print(harness.table(head, split_rows))
+    rows = [[str(row["devices"]), *(f"{row[key] / 1e6:.4g}" for key in SPLIT)] for row in split]
+    if rows:
+        head = ["devices (fsdp)", *(f"{key}, 10^6 a device" for key in SPLIT)]
+        print(harness.table(head, rows), "\n")
+        print(harness.table(["against devices", "from", "slope", "theory"], split_slopes(split)))
     print(f"steal {harness.Steal.now().share_since(before):.1%}, load {os.getloadavg()[0]:.1f}")
-    if options.figure:
-        draw(points, options.figure)
     harness.write(options.json, {"points": points, "devices": split, "base": BASE})
 
 

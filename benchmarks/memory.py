@@ -5,11 +5,11 @@
 
 Two kinds of figure. The sweeps compile the train step and read the temporary memory that the
 compiler plans for (memory_analysis: activations, gradients and scratch, without parameters and
-optimizer state), with the exponent p of `memory ~ x^p` over the last doubling: 1 is linear, 2 is
-quadratic. They run nothing. With --train a process of its own makes updates of the 12M model of
+optimizer state), with the exponent p of `memory ~ x^p` between the last two values: 1 is linear, 2
+is quadratic. They run nothing. With --train a process of its own makes updates of the 12M model of
 benchmarks/train_step.py on one window of that many tokens, and says its peak resident memory, as
-the system counts it, and the seconds of each update. The sweeps take about two minutes on two quiet
-cores; training on 32,768 tokens some minutes an update, since it takes over 10^13 operations.
+the system counts it, and the seconds of each update. The sweeps take two to three minutes on two
+quiet cores; training on 32,768 tokens some minutes an update, since it takes over 10^13 operations.
 """
 
 import argparse
@@ -28,7 +28,7 @@ SHAPE = {key: SIZES["12M"][key] for key in ("vocab", "width", "heads")}
 MIB = 2**20
 # What varies, its values, and what stays. Loops over layers (scan) keep compiling short.
 Sweep = tuple[str, Sequence[Any], dict[str, Any]]
-LENGTHS = (512, 1024, 2048, 4096)
+LENGTHS = (512, 1024, 2048, 4096, 8192)
 ATTENTION: dict[str, Sweep] = {
     f"attention={backend}": (
         "context",
@@ -39,12 +39,12 @@ ATTENTION: dict[str, Sweep] = {
     for backend in ("xla", "xla_kept", "xla_chunked")
 }
 REMAT: dict[str, Sweep] = {
-    f"remat={remat}": ("layers", (2, 4, 8), {"remat": remat, "context": 1024, "scan": True})
+    f"remat={remat}": ("layers", (2, 8), {"remat": remat, "context": 1024, "scan": True})
     for remat in ("none", "dots", "attention", "full")
 }
 SWEEPS: dict[str, Sweep] = {
     **ATTENTION,
-    "batch": ("batch", (1, 2, 4, 8), {"layers": 2, "context": 512, "scan": True}),
+    "batch": ("batch", (1, 4, 8), {"layers": 2, "context": 512, "scan": True}),
     **REMAT,
 }
 
@@ -137,11 +137,13 @@ def train(options: argparse.Namespace) -> None:
 def sweep(name: str) -> tuple[list[str], dict[str, Any]]:
     """A row of the table, and the same as figures."""
     varied, values, fixed = SWEEPS[name]
-    found = [temporary(config_of(**{**fixed, varied: value})) for value in values]
+    found = []
+    for value in values:
+        found.append(temporary(config_of(**{**fixed, varied: value})))
+        print(f"{name}, {varied} {value}: {found[-1] / MIB:,.0f}", file=sys.stderr, flush=True)
     power = exponent(values, found)
     cells = ", ".join(f"{v}: {m / MIB:,.0f}" for v, m in zip(values, found, strict=True))
     result = {"of": varied, "values": list(values), "temporary": found, "exponent": power}
-    print(f"{name}: {cells}", file=sys.stderr, flush=True)
     return [name, varied, cells, f"{power:.2f}"], result
 
 

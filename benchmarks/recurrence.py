@@ -5,76 +5,73 @@
 A small transformer (rotary, no biases) with full attention, chunked attention and windows; the LSTM
 of model/lstm.py at equal parameters, and at equal operations a token (at each length its width is
 what makes them equal: model.counts, strict convention). Each is a process of its own, and they
-alternate: every round takes one update of `python -m train` at each length (windows of equal tokens
-in all) and at each batch size (one length). --peer adds PyTorch's LSTM in the layers of ours, with
-equal parameters. Then both train on the Python standard library as bytes, or on --text, on equally
-many tokens; the last tenth is held out, and clocks stop for compiling and for evaluating.
+alternate: every round takes updates of `python -m train` for some time at each length (windows of
+equal tokens in all) and at each batch size (of one length). --peer adds PyTorch's LSTM in the
+layers of ours, with equal parameters. Then each trains on the Python standard library as bytes, or
+on --text, at a few lengths and batch sizes, on equally many tokens; the last tenth is held out, and
+clocks stop while the loss of that is taken.
 
 The LSTM's chain: of each token's product with the one before it, T times its layers products of
 [b, d] x [d, 4 d] come one after another, and as many backward; their operations a byte grow with b
 only. The transformer's chain is as long as its layers whatever T, and its products are over all
-tokens; its attention's operations a token grow with T. About 6 minutes on 2 cores with --loss=off,
-about 3 more with it; --lengths, --batches, --rounds and --contenders take less.
+tokens; its attention's operations a token grow with T. Most of the first minutes is compiling.
 """
 
 import argparse
+import itertools
+import math
 import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks import harness
-from benchmarks.cost import compile_point, power
-from benchmarks.recurrence_plot import draw
-from benchmarks.recurrence_train import CONTENDERS, OURS, VOCAB, configure, losses, sized
-
-PEER = "PyTorch LSTM"
-
-
-def points(options: argparse.Namespace) -> dict[str, tuple[int, int]]:
-    """Windows and their length, by name."""
-    lengths = [int(n) for n in options.lengths.split(",") if n]
-    batches = [int(n) for n in options.batches.split(",") if n]
-    found = {f"T{length}": (max(1, options.tokens // length), length) for length in lengths}
-    return found | {f"B{batch}": (batch, options.length) for batch in batches}
+from benchmarks import recurrence_train as networks
+from benchmarks.cost import power, say
+from benchmarks.recurrence_plot import crossings, draw, half
+from benchmarks.recurrence_train import OURS, PEER, Point
 
 
 def isoflop(options: argparse.Namespace) -> None:
-    """Serve as one of ours."""
-    import jax
-
+    """Serve as one of ours: rounds that count and the one before, then training."""
     import model
     from train.peak import device_peak
 
-    running: dict[str, list[Any]] = {}
+    name = options.worker
+    running: dict[Point, networks.Runner] = {}
     facts: dict[str, Any] = {"peak": device_peak("float32").flops, "points": {}}
-    for name, (windows, length) in points(options).items():
-        config = configure(sized(options, options.worker, length), windows)
-        running[name] = list(compile_point(config)[:3])
-        counts, network = model.counts(config.model), config.model
+    began = time.perf_counter()
+    for point in networks.points(options, name):
+        running[point] = networks.Runner(options, name, point)
+        network = running[point].config.model
+        counts = model.counts(network)
         chain, lstm = 2 * network.layers, network.kind == "lstm"
-        moved = 4 * (4 * network.width**2 + 5 * windows * network.width)
-        facts["points"][name] = {
+        moved = 4 * (4 * network.width**2 + 5 * point.windows * network.width)
+        facts["points"][str(point)] = {
             "parameters": counts.parameters,
             "width": network.width,
             "operations_a_token": counts.flops_per_token("strict"),
-            "tokens": windows * length,
             # Layers forward and backward, each token of each after the one before in an LSTM.
-            "chain": chain * length if lstm else chain,
-            "intensity": 8 * windows * network.width**2 / moved if lstm else None,
+            "chain": chain * point.length if lstm else chain,
+            "intensity": 8 * point.windows * network.width**2 / moved if lstm else None,
         }
+        say(f"{name}: {point} compiled at {time.perf_counter() - began:.0f} s")
+    turns = itertools.count()
 
-    def update(name: str) -> float:
-        state, batch, step = running[name]
-        began = time.perf_counter()
-        running[name][0], metrics = step(state, batch)
-        jax.block_until_ready(metrics)
-        return time.perf_counter() - began
+    def burst() -> dict[str, Any]:
+        began, turn = time.perf_counter(), next(turns)
+        found: dict[str, Any] = {}
+        if turn <= options.rounds:
+            found = {str(point): runner.burst() for point, runner in running.items()}
+        else:
+            for point in networks.trained(options, name):
+                found[str(point)] = running[point].train()
+                say(f"{name}: {point} trained, {found[str(point)][-1]}")
+        say(f"{name}: turn {turn} in {time.perf_counter() - began:.1f} s")
+        return found
 
-    harness.serve(facts, lambda: {name: update(name) for name in running})
+    harness.serve(facts, burst)
 
 
 def pytorch(options: argparse.Namespace) -> None:
@@ -82,9 +79,8 @@ def pytorch(options: argparse.Namespace) -> None:
     import torch
     from torch import nn
 
-    found = points(options)
-    network = sized(options, OURS, options.length)
-    table = nn.Embedding(VOCAB, network.width)
+    network = networks.sized(options, OURS, options.length)
+    table = nn.Embedding(networks.VOCAB, network.width)
     norms = nn.ModuleList(
         nn.LayerNorm(network.width, bias=False) for _ in range(network.layers + 1)
     )
@@ -94,11 +90,13 @@ def pytorch(options: argparse.Namespace) -> None:
     )
     weights = [*table.parameters(), *norms.parameters(), *layers.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=1e-4, weight_decay=0.1)
-    sets = {name: torch.randint(0, VOCAB - 1, (b, t + 1)) for name, (b, t) in found.items()}
+    sets = {
+        p: torch.randint(0, networks.VOCAB - 1, (p.windows, p.length + 1))
+        for p in networks.points(options, PEER)
+    }
+    turns, found, threads = itertools.count(), dict[str, float](), dict[Point, int]()
 
-    def update(name: str) -> float:
-        began = time.perf_counter()
-        window_bt = sets[name]
+    def update(window_bt: torch.Tensor) -> None:
         x_btd = table(window_bt[:, :-1])
         for norm, layer in zip(norms, layers, strict=False):
             x_btd = x_btd + layer(norm(x_btd))[0]
@@ -109,49 +107,69 @@ def pytorch(options: argparse.Namespace) -> None:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         loss.item()
-        return time.perf_counter() - began
 
-    harness.serve({}, lambda: {name: update(name) for name in found})
+    def spend(window_bt: torch.Tensor, threads: int) -> float:
+        torch.set_num_threads(threads)
+        began, count = time.perf_counter(), 0
+        while not count or time.perf_counter() - began < options.seconds:
+            update(window_bt)
+            count += 1
+        return (time.perf_counter() - began) / count
+
+    def burst() -> dict[str, float]:
+        turn = next(turns)
+        if turn > options.rounds:
+            return {}
+        for point, window_bt in sets.items():
+            name, all_threads = str(point), os.cpu_count() or 1
+            if not turn:  # where products are small, one thread may be faster than all
+                seconds = {n: spend(window_bt, n) for n in {1, all_threads}}
+                threads[point] = min(seconds, key=lambda n: seconds[n])
+            if found.get(name, 0.0) <= networks.PATIENCE:
+                found[name] = spend(window_bt, threads[point])
+                say(f"{PEER}: turn {turn}, {name}, {threads[point]} threads: {found[name]:.3g} s")
+        return found
+
+    harness.serve({}, burst)
 
 
-def crossings(full: dict[int, float], other: list[float]) -> list[int]:
-    """The lengths at which two series are equal, by a line through logarithms between points."""
-    lengths = np.log(list(full))
-    gaps = np.log(list(full.values())) - np.log(other)
-    signs = zip(lengths, lengths[1:], gaps, gaps[1:], strict=False)
-    return [
-        round(float(np.exp(a + (b - a) * gap / (gap - after))))
-        for a, b, gap, after in signs
-        if gap * after < 0
-    ]
+def over(times: dict[str, list[float]], series: list[Point], key: str) -> dict[int, float]:
+    """Medians by the length or the number of windows of a point."""
+    return {getattr(p, key): times[str(p)][0] for p in series if str(p) in times}
 
 
 def report(found: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """Print the tables; by contender and point what a token took, in microseconds."""
-    times: dict[str, Any] = {}
+    """Print the tables; by contender and point what a token took, and what follows of it."""
+    times: dict[str, dict[str, list[float]]] = {}
+    shares: dict[str, dict[str, tuple[float, float]]] = {}
     rows, slopes = [], []
+    peak = max((facts["peak"] for facts in found["facts"].values() if facts), default=math.nan)
     for name in found["facts"]:
-        facts = found["facts"][name] or found["facts"].get(OURS, {})
-        times[name] = {}
-        for point, (windows, length) in points(options).items():
-            seconds = harness.summary([each[name][point] for each in found["rounds"]])
-            micro = [1e6 * s / (windows * length) for s in seconds]
-            times[name][point] = micro
-            known = facts.get("points", {}).get(point)
-            row = [name, str(length), str(windows), f"{1000 * seconds.median:.4g}"]
-            row.append(str(harness.Summary(*micro)))
-            if known:
-                flops = known["operations_a_token"] * known["tokens"]
-                share = flops / seconds.median / facts["peak"]
+        facts = found["facts"][name] or found["facts"].get(OURS) or {"points": {}}
+        times[name], shares[name] = {}, {}
+        for point in networks.points(options, name):
+            key = str(point)
+            seconds = harness.summary([each[name][key] for each in found["rounds"]])
+            micro = harness.Summary(*(1e6 * s / point.tokens for s in seconds))
+            times[name][key] = list(micro)
+            row = [name, str(point.length), str(point.windows), f"{1000 * seconds.median:.4g}"]
+            row.append(str(micro))
+            if known := facts["points"].get(key):
+                flops = known["operations_a_token"] * point.tokens
+                shares[name][key] = (flops / known["chain"], flops / seconds.median / peak)
+                link, share = shares[name][key]
                 row += [f"{known['parameters']:,}", f"{known['operations_a_token']:,}"]
-                row += [f"{share:.1%}", f"{known['chain']:,}", f"{flops / known['chain']:.3g}"]
+                row += [f"{share:.1%}", f"{known['chain']:,}", f"{link:.3g}"]
                 row.append(f"{known['intensity']:.3g}" if known["intensity"] else "")
             rows.append(row + [""] * (11 - len(row)))
-        for kind in "TB":
-            series = [(int(p[1:]), v[0]) for p, v in times[name].items() if p[0] == kind]
-            if len(series) > 2:
-                late = str(power(*zip(*series[-3:], strict=True)))
-                slopes.append([name, kind, str(power(*zip(*series, strict=True))), late])
+        for key, series in (
+            ("length", networks.over_length(options, options.lengths)),
+            ("windows", networks.over_batch(options, options.batches)),
+        ):
+            line = over(times[name], series, key)
+            if len(line) > 2:
+                slope, late = (power(list(line)[at:], list(line.values())[at:]) for at in (0, -3))
+                slopes.append([name, key, str(slope), str(late)])
     head = [
         "contender",
         "length",
@@ -164,33 +182,38 @@ def report(found: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]
     head += ["of peak", "chain", "operations a link", "LSTM product, operations a byte"]
     print(harness.table(head, rows), "\n")
     print(harness.table(["us a token of", "over", "slope", "of the last three"], slopes), "\n")
-    full = {int(p[1:]): v[0] for p, v in times.get("full", {}).items() if p[0] == "T"}
+    places: dict[str, Any] = {"crossings": {}}
+    series = networks.over_length(options, options.lengths)
+    full = over(times.get("full", {}), series, "length")
     if len(full) > 2:
-        each = np.array(list(full.values()))
-        slope, start = np.polyfit(list(full), each, 1, w=1 / each)
-        print(f"full attention: the part that grows with length is half at {start / slope:,.0f}")
+        places["half"] = half(full)
+        print(f"full attention: half the time grows with length at {places['half']:,.0f}")
         for name in times.keys() - {"full"}:
-            other = [times[name][f"T{length}"][0] for length in full]
-            print(f"full attention against {name}: as fast at {crossings(full, other) or 'none'}")
-    return times
+            other = over(times[name], series, "length")
+            met = crossings({length: full[length] for length in other}, list(other.values()))
+            places["crossings"][name] = met
+            print(f"full attention against {name}: as fast at {met or 'none'}")
+    return {"us_a_token": times, "shares": shares, **places}
 
 
 def main() -> None:
-    parser = harness.parser(__doc__)
+    parser = harness.parser(__doc__, rounds=4)
+    parser.add_argument("--seconds", type=float, default=0.4, help="of a point in a round, or more")
     parser.add_argument("--lengths", default="32,128,512,2048,8192")
-    parser.add_argument("--batches", default="1,4,16,64,256")
+    parser.add_argument("--batches", default="1,8,64,256")
     parser.add_argument("--length", type=int, default=128, help="of windows in --batches")
     parser.add_argument("--tokens", type=int, default=8192, help="of a batch in --lengths")
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--window", type=int, default=256)
-    parser.add_argument("--contenders", default=",".join(CONTENDERS))
+    parser.add_argument("--contenders", default=",".join(networks.CONTENDERS))
     parser.add_argument("--peer", action="store_true", help="PyTorch's LSTM too")
     parser.add_argument("--loss", choices=("on", "off"), default="on")
-    parser.add_argument("--loss_lengths", default="64,512")
-    parser.add_argument("--loss_tokens", type=int, default=400_000)
-    parser.add_argument("--loss_batch", type=int, default=4096, help="tokens of an update")
-    parser.add_argument("--rates", default="0.004,0.012", help="the best of them counts")
+    parser.add_argument("--loss_lengths", default="32,512,8192", help="of --lengths")
+    parser.add_argument("--loss_batches", default="1,256", help="of --batches")
+    parser.add_argument("--loss_tokens", type=int, default=262_144, help="of each run")
+    parser.add_argument("--rate", type=float, default=0.006, help="at --tokens an update")
+    parser.add_argument("--lstm_rate", type=float, default=0.012, help="the same")
     parser.add_argument("--text", type=Path, help="to train on")
     parser.add_argument("--figure", type=Path, help="write FIGURE.png and FIGURE.svg")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -202,15 +225,21 @@ def main() -> None:
     shared = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     command = [sys.executable, "-m", "benchmarks.recurrence", *sys.argv[1:]]
     contenders = {name: ([*command, f"--worker={name}"], shared) for name in names}
-    found = harness.alternate(contenders, options.rounds)
+    found = harness.alternate(contenders, options.rounds + (options.loss == "on"))
     for name, reason in found["missing"].items():
         print(f"no {name}: {reason}")
-    times = report(found, options)
+    found["losses"] = found["rounds"].pop() if options.loss == "on" else {}
+    for name, runs in found["losses"].items():
+        for point, curve in runs.items():
+            last = curve[-1]
+            print(f"{name}, {point}: {last['loss']:.4f} nats a byte in {last['seconds']:.1f} s")
+    settings = ("tokens", "length", "window", "loss_tokens")
+    found["settings"] = {key: getattr(options, key) for key in settings}
+    found |= report(found, options)
     print(f"load {os.getloadavg()[0]:.1f}, steal {found['state']['steal']:.1%}")
-    trained = losses(options) if options.loss == "on" else []
+    harness.write(options.json, found)
     if options.figure:
-        draw(times, trained, options.length, options.figure)
-    harness.write(options.json, {**found, "us_a_token": times, "losses": trained})
+        draw(found, options.figure)
     return None
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import model
 from benchmarks.cost import power
-from benchmarks.recurrence import crossings
+from benchmarks.recurrence_plot import crossings, half
 from benchmarks.recurrence_train import OURS, sized
 
 
@@ -23,6 +23,10 @@ def test_a_power_is_found_with_the_standard_error_of_least_squares():
 def test_two_series_cross_where_their_logarithms_do():
     assert crossings({10: 1.0, 1000: 100.0}, [10.0, 10.0]) == [100]
     assert crossings({10: 1.0, 1000: 100.0}, [10.0, 1000.0]) == []
+
+
+def test_half_the_time_grows_with_length_where_the_slope_makes_up_the_start():
+    assert half({n: 6 + 0.02 * n for n in (32, 512, 8192)}) == pytest.approx(300)
 
 
 def test_the_lstm_is_as_large_or_as_costly_as_the_transformer():
