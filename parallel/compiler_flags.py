@@ -2,15 +2,14 @@
 
 By default libtpu lets collectives of v5p and v6e stand in the way of products; on v5e it weaves
 all-gathers into them, and on tpu7x the SparseCores carry collectives, without being told. Listed is
-only what makes collectives of a compiled program run beside products (docs/tpu.md has the counts).
+only what makes the compiler expect a shorter train step (docs/tpu.md has the counts).
 
 Source of the names and of what they do, read in November 2026: MaxText
 (github.com/AI-Hypercomputer/maxtext), benchmarks/xla_flags_library.py
 (ENABLE_SPARSECORE_OFFLOADING_FOR_RS_AG_AR), and for two and three directions
-docs/guides/optimization/benchmark_and_performance.md. Of its other options, libtpu
-0.0.50.1 refuses to fuse all-gathers into products (xla_tpu_enable_async_collective_fusion) on any
-chip but v5e, and xla_tpu_scoped_vmem_limit_kib=98304 with its layouts for reduce-scatters makes the
-compiler expect more cycles on v6e.
+docs/guides/optimization/benchmark_and_performance.md. The memory to tile in is MaxText's for dense
+models on v6e. Of its other options, libtpu 0.0.50.1 refuses to fuse all-gathers into products
+(xla_tpu_enable_async_collective_fusion) on any chip but v5e.
 
 Nothing here imports JAX: libtpu reads its options once, when the runtime starts.
 """
@@ -40,7 +39,13 @@ _DIRECTIONS = {
     "xla_tpu_enable_sparse_core_collective_offload_3d_all_gather": "true",
 }
 
-OPTIONS: dict[str, Options] = {"v5p": _SPARSE_CORES | _DIRECTIONS, "v6e": _SPARSE_CORES}
+# Memory of the core that an operation may tile in: with more, products read factors less often.
+_TILES = {"xla_tpu_scoped_vmem_limit_kib": "98304"}
+
+OPTIONS: dict[str, Options] = {
+    "v5p": _SPARSE_CORES | _DIRECTIONS,
+    "v6e": _SPARSE_CORES | _TILES,
+}
 
 # Google's devices on the PCI bus: jax/_src/hardware_utils.py.
 _VENDOR = "0x1ae0"

@@ -1,4 +1,4 @@
-"""What a run needs soon, begun at once: programs are compiled and modules imported side by side.
+"""What a run needs soon, begun at once: programs are compiled and modules imported beside it.
 
 A short run spends most of its time before and after its updates; one after the other, imports and
 compilers leave cores idle. Only a process that trains alone and on a CPU compiles ahead: compilers

@@ -3,7 +3,7 @@
 import pytest
 
 import model
-from benchmarks.tpu_reports import CASES, config_of, settings
+from benchmarks.tpu_reports import CASES, config_of, settings, waited
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,41 @@ def test_a_case_is_the_model_that_was_published(name, devices, parameters, windo
     assert config.batch.size == windows * devices
     assert f"per_device_batch_size={windows}" in settings(case)
     assert f"max_target_length={config.model.context}" in settings(case)
+
+
+PROGRAM = """
+%body (t: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %t = (s32[], f32[8]) parameter(0)
+  %one = ((), (), (s32[1])) call-start(), to_apply=%gather
+  %work = f32[8] fusion(%t), calls=%f, backend_config={"estimated_cycles":"300"}
+  %two = ((), (), (s32[1])) call-start(), to_apply=%gather
+  %copy = (f32[8], f32[8], u32[]) copy-start(%work)
+  %one.update = (s32[1]) call-update(%one)
+  %one.done = f32[8] call-done(%one.update)
+  %two.done = f32[8] call-done(%two)
+  ROOT %out = (s32[], f32[8]) tuple(%t, %two.done)
+}
+
+ENTRY %main (a: f32[8]) -> f32[8] {
+  %a = f32[8] parameter(0)
+  %loop = (s32[], f32[8]) while(%a), condition=%c, body=%body, backend_config={"known_trip_count":{"n":"3"}}
+  %last = ((), (), (s32[1])) call-start(), to_apply=%gather
+  %more = f32[8] fusion(%a), calls=%f, backend_config={"estimated_cycles":"600"}
+  ROOT %last.done = f32[8] call-done(%last)
+}
+
+%c (t.2: (s32[], f32[8])) -> pred[] {
+  %t.2 = (s32[], f32[8]) parameter(0)
+}
+"""  # noqa: E501
+
+
+def test_collectives_wait_for_one_another_and_hide_behind_work():
+    """The first ends at 500, 200 after the work; the second, queued behind it, 500 later."""
+
+    def needs(one, program, computation):
+        return 500.0 if one.opcode == "call-start" else 0.0
+
+    assert waited(PROGRAM, needs, cycle=1.0) == 3 * (200 + 500)
+    assert waited(PROGRAM, needs, cycle=2.0) == 3 * 500  # the first is hidden
+    assert waited(PROGRAM, lambda *_: 0.0, cycle=1.0) == 0
