@@ -8,7 +8,7 @@ Source of the names and of what they do, read in November 2026: MaxText
 (github.com/AI-Hypercomputer/maxtext), benchmarks/xla_flags_library.py
 (ENABLE_SPARSECORE_OFFLOADING_FOR_RS_AG_AR), and for two and three directions
 docs/guides/optimization/benchmark_and_performance.md. The memory to tile in is MaxText's for dense
-models on v6e. Of its other options, libtpu 0.0.50.1 refuses to fuse all-gathers into products
+models on each. Of its other options, libtpu 0.0.50.1 refuses to fuse all-gathers into products
 (xla_tpu_enable_async_collective_fusion) on any chip but v5e.
 
 Nothing here imports JAX: libtpu reads its options once, when the runtime starts.
@@ -40,11 +40,11 @@ _DIRECTIONS = {
 }
 
 # Memory of the core that an operation may tile in: with more, products read factors less often.
-_TILES = {"xla_tpu_scoped_vmem_limit_kib": "98304"}
+_TILES = "xla_tpu_scoped_vmem_limit_kib"
 
 OPTIONS: dict[str, Options] = {
-    "v5p": _SPARSE_CORES | _DIRECTIONS,
-    "v6e": _SPARSE_CORES | _TILES,
+    "v5p": _SPARSE_CORES | _DIRECTIONS | {_TILES: "65536"},
+    "v6e": _SPARSE_CORES | {_TILES: "98304"},
 }
 
 # Google's devices on the PCI bus: jax/_src/hardware_utils.py.
