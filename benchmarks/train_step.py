@@ -6,9 +6,9 @@ The models are GPT-2's at three sizes that fit a CPU, of equal parameters on bot
 tokens, with vocabularies of 66, 4,096 and 32,768. Peers are benchmarks/peer_gpt.py (PyTorch, eager,
 float32, and bfloat16 by autocast) and, with --nanogpt, the model of that repository.
 Ours also runs on two devices, as with --config.mesh.data=2. Every contender is a process of its own
-with glibc set to keep its memory, in one arena where train/cpu.py would. Shares of the peak count 6
-operations a parameter and token plus attention's causal half, over this machine's measured matrix
-product in the same dtype.
+with glibc set to keep its memory, in one arena where train/cpu.py would. MFU is over this machine's
+measured matrix product in the same dtype, by both countings: strict has the matrices and the causal
+half of attention, PaLM all parameters and all of attention.
 """
 
 import argparse
@@ -72,7 +72,10 @@ def isoflop(name: str, dtype: str) -> None:
     counts = model.counts(config.model)
     facts = {
         "parameters": counts.parameters,
-        "flops": counts.flops_per_token("strict") * size["batch"] * size["context"],
+        "flops": {
+            counting: counts.flops_per_token(counting) * size["batch"] * size["context"]
+            for counting in ("strict", "palm")
+        },
         "peak": device_peak(dtype).flops * jax.device_count(),
         "compile": compiled,
     }
@@ -171,7 +174,8 @@ def main() -> None:
             ratio = harness.ratio(found["rounds"], contender, first)
             share = ""
             if "peak" in facts:
-                share = f"{facts['flops'] / seconds.median / facts['peak']:.0%}"
+                flops = (each / seconds.median for each in facts["flops"].values())
+                share = " / ".join(f"{each / facts['peak']:.0%}" for each in flops)
             rows.append(
                 [
                     *(name, contender, f"{facts['parameters']:,}"),
@@ -179,7 +183,7 @@ def main() -> None:
                 ]
             )
         print(f"{name}: load {found['state']['load']:.1f}, steal {found['state']['steal']:.1%}")
-    head = ["size", "contender", "parameters", "ms", "speed against the first", "of peak"]
+    head = ["size", "contender", "parameters", "ms", "speed against the first", "MFU strict / PaLM"]
     print(harness.table(head, rows))
     harness.write(options.json, results)
     return None
