@@ -146,10 +146,11 @@ def test_gradients_are_reduced_once_an_update(tmp_path, mesh):
 
 
 def test_slices_of_matrices_are_gathered_in_8_bits(tmp_path):
-    """None of the blocks' in more: gathered in 16 bits are the table and the head, which stay so."""
+    """None of the blocks' in more: table and head stay in 16 bits."""
     text = build(tmp_path, "h200:8", {"matrix_dtype": "float8"}, {"data": 1, "fsdp": 8})[1]
     gathers = [line for line in text.splitlines() if re.search(r" all-gather(?:-start)?\(", line)]
-    eights, others = [], []
+    eights: list[int] = []
+    others: list[int] = []
     for line in gathers:
         into = line[: line.index(" all-gather")]
         for dtype, shape in re.findall(r"\b(f8e4m3fn|s8|u8|bf16|f32)\[([\d,]+)\]", into):
