@@ -4,7 +4,8 @@ r"""Shakespeare by characters, at the size nanoGPT gives for a CPU, in seconds i
         --validation=0.1 --split=tail --out=runs/shakespeare_char/data
     python -m train --config=configs/shakespeare_char.py --workdir=runs/shakespeare_char
 
-Made for a CPU. The task, the size (4 layers, 4 heads, width 128) and the context of 64 are those of
+Made for a CPU, of which mesh.data=2 makes two devices, a thread each; one GPU needs
+--config.mesh.data=1. The task, the size (4 layers, 4 heads, width 128) and the context of 64 are those of
 nanoGPT (github.com/karpathy/nanoGPT, README, "I only have a macbook"), which ends near 1.88 nats a
 character after 2000 steps of 12 windows. What differs: Muon with a short memory, RMSNorm, QK-norm,
 squared ReLU, zero-initialised outputs, rotary positions that turn within the context (base 30, not
