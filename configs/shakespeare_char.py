@@ -5,8 +5,8 @@ r"""Shakespeare by characters, at the size nanoGPT gives for a CPU, in seconds i
     python -m train --config=configs/shakespeare_char.py --workdir=runs/shakespeare_char
 
 Made for a CPU, of which mesh.data=2 makes two devices, a thread each; one GPU needs
---config.mesh.data=1. The task, the size (4 layers, 4 heads, width 128) and the context of 64 are those of
-nanoGPT (github.com/karpathy/nanoGPT, README, "I only have a macbook"), which ends near 1.88 nats a
+--config.mesh.data=1. The task, the size (4 layers, 4 heads, width 128) and the context of 64 are
+those of nanoGPT (github.com/karpathy/nanoGPT, README, "I only have a macbook"), which ends near 1.88 nats a
 character after 2000 steps of 12 windows. What differs: Muon with a short memory, RMSNorm, QK-norm,
 squared ReLU, zero-initialised outputs, rotary positions that turn within the context (base 30, not
 10,000), attention that reaches 8, 16, 32 and all 64 characters back in the four layers, a linear
