@@ -6,13 +6,13 @@ r"""Shakespeare by characters, at the size nanoGPT gives for a CPU, in seconds i
 
 Made for a CPU, of which mesh.data=2 makes two devices, a thread each; one GPU needs
 --config.mesh.data=1. The task, the size (4 layers, 4 heads, width 128) and the context of 64 are
-those of nanoGPT (github.com/karpathy/nanoGPT, README, "I only have a macbook"), which ends near 1.88 nats a
-character after 2000 steps of 12 windows. What differs: Muon with a short memory, RMSNorm, QK-norm,
-squared ReLU, zero-initialised outputs, rotary positions that turn within the context (base 30, not
-10,000), attention that reaches 8, 16, 32 and all 64 characters back in the four layers, a linear
-fall of the rate to 0, and an end-of-document character beside the 65 of the text. All of it was
-chosen on the last ninth of the training text; docs/log.md has the steps on the way.
-benchmarks/time_to_loss.py measures it.
+those of nanoGPT (github.com/karpathy/nanoGPT, README, "I only have a macbook"), which ends near
+1.88 nats a character after 2000 steps of 12 windows. What differs: Muon with a short memory,
+RMSNorm, QK-norm, squared ReLU, zero-initialised outputs, rotary positions that turn within the
+context (base 30, not 10,000), attention that reaches 8, 16, 32 and all 64 characters back in the
+four layers, a linear fall of the rate to 0, and an end-of-document character beside the 65 of the
+text. All of it was chosen on the last ninth of the training text; docs/log.md has the steps on the
+way. benchmarks/time_to_loss.py measures it.
 """
 
 from configs.schema import Batch, Config, Data, Evaluation, Mesh, Model, Optimizer, Schedule
