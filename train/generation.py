@@ -78,10 +78,9 @@ def compile_ahead(
     *,
     max_tokens: int,
     sampling: Sampling,
-    samples: int = 1,
 ) -> None:
     """Compile what `generate` runs with these arguments; of the parameters only shapes are read."""
-    _, _, opened = _open(config, tokenizer, prompts, sampling, samples, seed=0)
+    _, _, opened = _open(config, tokenizer, prompts, sampling, samples=1, seed=0)
     _write.lower(config, params, *opened, tokenizer.eod, max_tokens, sampling).compile()
 
 
